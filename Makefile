@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Every command here sets up what it needs below $(CACHE) and nowhere else.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+CACHE ?= $(if $(ONPREM_CIRCLECI_CACHE),$(ONPREM_CIRCLECI_CACHE),$(HOME)/.cache/onprem-circleci-server)
+PYTHON ?= python3
+LOCK := requirements/toolchain.lock
+VENV := $(CACHE)/toolchain-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-$(shell sha256sum $(LOCK) 2>/dev/null | cut -c1-12)
+BIN := $(VENV)/bin
+# ansible-test refuses a checkout that is not below ansible_collections, so what git knows is copied into such a tree.
+TREE := $(CACHE)/trees/$(shell pwd -P | sha256sum | cut -c1-12)
+COLLECTION := $(TREE)/ansible_collections/onprem/circleci_server
+VERSION := $(shell sed -n 's/^version: //p' galaxy.yml)
+TARBALL := build/onprem-circleci_server-$(VERSION).tar.gz
+RUN := cd $(COLLECTION) && ANSIBLE_COLLECTIONS_PATH=$(TREE) PYTHONPATH=$(TREE) PATH=$(BIN):$$PATH ANSIBLE_HOME=$(TREE)/.ansible NO_COLOR=1
+PYTEST = $(RUN) $(BIN)/python -m pytest -q
+SANDBOX := $(BIN)/python -m sandbox
+
+.PHONY: help
+help: ## This list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+# --- set-up ---------------------------------------------------------------------------------------------------------
+
+$(VENV)/.ready:
+	@echo "==> installing the tool chain into $(VENV) (about 2 minutes, once for each version of $(LOCK))"
+	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(LOCK)
+	@touch $@
+
+.PHONY: toolchain
+toolchain: $(VENV)/.ready ## Install the locked tool chain
+
+.PHONY: tree
+tree: toolchain
+	@mkdir -p $(COLLECTION)
+	@$(PYTHON) tools/copy_tree.py . $(COLLECTION)
+
+.PHONY: lock
+lock: ## Write requirements/toolchain.lock anew from toolchain.in
+	@rm -rf $(CACHE)/lock && $(PYTHON) -m venv $(CACHE)/lock
+	@$(CACHE)/lock/bin/pip install --quiet --disable-pip-version-check --requirement requirements/toolchain.in
+	@{ echo "# Written by make lock from toolchain.in."; $(CACHE)/lock/bin/pip freeze; } > $(LOCK)
+	@rm -rf $(CACHE)/lock
+
+.PHONY: generate
+generate: toolchain ## Write everything that is derived from arguments.yml and the catalog
+	@$(BIN)/python tools/generate.py
+	@$(BIN)/python plugins/plugin_utils/catalog/generate.py
+
+.PHONY: build
+build: tree ## Build the collection tarball
+	@mkdir -p build && $(RUN) $(BIN)/ansible-galaxy collection build --force --output-path $(CURDIR)/build . >/dev/null
+	@echo "==> $(TARBALL)"
+
+.PHONY: mirror-pyz
+mirror-pyz: ## Build circleci-mirror.pyz, the mirror engine for any Python from 3.9 on
+	@mkdir -p build && $(PYTHON) tools/build_mirror_pyz.py --output build/circleci-mirror.pyz
+
+# --- cheap gates ----------------------------------------------------------------------------------------------------
+
+.PHONY: drift lint types units house sanity docs-lint
+drift: tree ## Generated files are what their sources say
+	@echo "==> drift"; $(RUN) $(BIN)/python tools/generate.py --check
+	@$(RUN) $(BIN)/python plugins/plugin_utils/catalog/generate.py --check
+
+lint: tree ## ruff, yamllint, ansible-lint (production profile, offline, house rules)
+	@echo "==> ruff";         $(RUN) $(BIN)/ruff check --quiet .
+	@echo "==> yamllint";     $(RUN) $(BIN)/yamllint --strict -c .config/yamllint.yml .
+	@echo "==> ansible-lint"; $(RUN) $(BIN)/ansible-lint -q --offline -c .config/ansible-lint.yml
+
+types: tree ## mypy --strict over plugins, sandbox and tools
+	@echo "==> mypy"; cd $(TREE) && $(BIN)/mypy --config-file $(COLLECTION)/pyproject.toml --cache-dir $(TREE)/.mypy_cache -p ansible_collections.onprem.circleci_server.plugins
+	@cd $(COLLECTION) && $(BIN)/mypy --config-file pyproject.toml --cache-dir $(TREE)/.mypy_cache -p sandbox
+
+units: tree ## Unit tests
+	@echo "==> units"; $(PYTEST) -n 2 tests/unit
+
+house: tree ## The rules of the house that a test can check
+	@echo "==> house"; $(PYTEST) tests/house
+
+docs-lint: tree ## antsibull-docs over the documentation of plugins and roles
+	@echo "==> antsibull-docs"; $(RUN) $(BIN)/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
+
+sanity: tree ## ansible-test sanity
+	@echo "==> ansible-test sanity"; $(RUN) $(COLLECTION)/tools/ansible_test.sh sanity
+
+.PHONY: test-fast
+test-fast: drift lint types house units docs-lint sanity ## All gates that need no docker
+
+# --- sandbox --------------------------------------------------------------------------------------------------------
+
+.PHONY: sandbox sandbox-down demo test-sandbox test
+sandbox: toolchain ## Build and start the sandbox: a connected network and a cut-off site
+	@$(SANDBOX) up
+
+sandbox-down: toolchain ## Take the sandbox away
+	@$(SANDBOX) down
+
+demo: build ## The main job: install into the cut-off site, show the report
+	@$(BIN)/python tools/demo.py --tarball $(TARBALL)
+
+test-sandbox: build ## The chain on the sandbox: empty, install, again, finished, probe, kill, negatives, uninstall
+	@$(BIN)/python -m pytest -q -x tests/chain --tarball $(TARBALL)
+
+test: test-fast test-sandbox ## Everything that .ci/run runs

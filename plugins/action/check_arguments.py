@@ -1,0 +1,76 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gate of every verb: checks the site variables of one control host, all of them, on the controller."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils import arguments as site_arguments
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
+
+_PREFIX = "circleci_"
+
+
+class _CatalogFacts:
+    def __init__(self) -> None:
+        self._catalog = Catalog.load()
+
+    def check_release(self, version: object) -> None:
+        try:
+            self._catalog.release(t.cast("str", version))
+        except CatalogError as error:
+            raise ValueError(str(error)) from error
+
+    def check_platform(self, platform: object) -> None:
+        try:
+            self._catalog.platform(t.cast("str", platform))
+        except CatalogError as error:
+            raise ValueError(str(error)) from error
+
+
+class ActionModule(ActionBase):
+    """Compare the variables of the current host with arguments.yml."""
+
+    _supports_check_mode = True
+    _supports_diff = True
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        _validation, options = self.validate_argument_spec(argument_spec={"verb": {"type": "str", "required": True}})
+        arguments = site_arguments.load_arguments()
+        names = [name for name in variables if name.startswith(_PREFIX)]
+        values: dict[str, t.Any] = {}
+        problems: list[str] = []
+        for name in names:
+            argument = arguments.get(name)
+            if argument is None or options["verb"] not in argument.verbs:
+                continue
+            try:
+                values[name] = self._templar.template(variables[name])
+            except AnsibleError as error:
+                reason = "its text is not shown" if argument.secret else str(error).splitlines()[0]
+                problems.append(f"{name}: cannot be resolved: {reason}")
+        problems += site_arguments.check(
+            options["verb"],
+            values,
+            names_in_inventory=names,
+            arguments=arguments,
+            role_options=site_arguments.role_option_names(),
+            catalog=_CatalogFacts(),
+        )
+        if problems:
+            listing = "\n".join(f"  - {problem}" for problem in problems)
+            host = variables.get("inventory_hostname", "?")
+            return {
+                "failed": True,
+                "msg": f"{len(problems)} problem(s) with the variables of {host}, nothing was changed:\n{listing}",
+                "problems": problems,
+            }
+        return {"changed": False, "msg": f"{len(values)} variables are in order."}

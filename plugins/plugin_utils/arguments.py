@@ -1,0 +1,239 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Site variables: what they are, and what is wrong with the ones a site gives.
+
+``arguments.yml`` at the collection's root holds each variable once. This module reads it, checks a site's values for
+type and meaning, and refuses unknown ``circleci_*`` names. All problems come back together; nothing is raised for them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import typing as t
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+GATES = ("dns", "oauth_application", "first_administrator", "personal_token", "organization_namespace")
+"""Steps that only a person can take, in the order in which ``install`` stops at them."""
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_HOSTNAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*", re.IGNORECASE)
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+_MINIMUM_PART_SIZE = 1024 * 1024
+
+
+class VendorFacts(t.Protocol):
+    """What the checks ask the catalog: an object that raises ``ValueError`` with a helpful sentence for unknown names."""
+
+    def check_release(self, version: object) -> None: ...
+
+    def check_platform(self, platform: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One site variable as ``arguments.yml`` describes it."""
+
+    name: str
+    type: str
+    description: str
+    verbs: tuple[str, ...]
+    required: tuple[str, ...] = ()
+    default: t.Any = None
+    has_default: bool = False
+    choices: tuple[str, ...] = ()
+    elements: str = ""
+    secret: bool = False
+    check: str = ""
+    example: str = ""
+
+
+@dataclass
+class Findings:
+    """Problems of one site, in the order of ``arguments.yml``; unknown names last."""
+
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, name: str, found: object, allowed: str, *, secret: bool = False) -> None:
+        """Note that *name* has a value that is not allowed; a secret's value is never repeated."""
+        shown = "a value that is not shown" if secret else repr(found)
+        self.problems.append(f"{name}: found {shown}; allowed is {allowed}.")
+
+
+def _fail_on_float(found: object) -> str | None:
+    if isinstance(found, float):
+        return 'text in quotes; without quotes YAML reads a number, so that 4.10 becomes 4.1. Write it as "4.10.0"'
+    return None
+
+
+def load_arguments(root: Path = ROOT) -> dict[str, Argument]:
+    """Read ``arguments.yml`` below *root*."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    document = yaml.load((root / "arguments.yml").read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - a safe loader
+    return {
+        name: Argument(
+            name=name,
+            type=entry["type"],
+            description=entry["description"],
+            verbs=tuple(entry["verbs"]),
+            required=tuple(entry.get("required", ())),
+            default=entry.get("default"),
+            has_default="default" in entry,
+            choices=tuple(entry.get("choices", ())),
+            elements=entry.get("elements", ""),
+            secret=entry.get("secret", False),
+            check=entry.get("check", ""),
+            example=str(entry.get("example", "")),
+        )
+        for name, entry in document["arguments"].items()
+    }
+
+
+def role_option_names(root: Path = ROOT) -> set[str]:
+    """Names of the options of all roles: they may stand in an inventory beside the site variables."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    names: set[str] = set()
+    for spec in sorted(root.glob("roles/*/meta/argument_specs.yml")):
+        document = yaml.load(spec.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 - a safe loader
+        for entry_point in document["argument_specs"].values():
+            names.update(entry_point.get("options") or {})
+    return names
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "path": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "list": (list, tuple),
+    "dict": (dict,),
+}
+_TYPE_NAMES = {"str": "text", "path": "a path", "int": "a whole number", "bool": "true or false", "list": "a list", "dict": "a mapping"}
+
+
+def _check_host_port(value: str) -> bool:
+    host, _, port = value.partition(":")
+    if "/" in value or not _HOSTNAME.fullmatch(host):
+        return False
+    return ":" not in value or (port.isdigit() and 0 < int(port) < 65536)
+
+
+def _check_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and (port is None or port > 0)
+        and not parts.query
+        and not parts.fragment
+        and parts.username is None
+    )
+
+
+def _check_address(value: str) -> bool:
+    if value == "":
+        return True
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+_TEXT_CHECKS: dict[str, tuple[t.Callable[[str], bool], str]] = {
+    "label": (lambda v: bool(_LABEL.fullmatch(v)), "a DNS label: 1 to 63 lower-case letters, digits and hyphens"),
+    "domain": (lambda v: bool(_HOSTNAME.fullmatch(v)) and "." in v and v == v.lower(), "a lower-case domain name without a scheme, such as ci.example.com"),
+    "hostname": (lambda v: bool(_HOSTNAME.fullmatch(v)), "a host name without a scheme"),
+    "host_port": (_check_host_port, "host or host:port without a scheme and path, such as registry.example.com:5000"),
+    "url": (_check_url, "an http or https URL without credentials and query, such as https://store.example.com"),
+    "address": (_check_address, "an IPv4 or IPv6 address, or empty"),
+    "bucket": (lambda v: bool(_BUCKET.fullmatch(v)), "3 to 63 lower-case letters, digits and hyphens"),
+}
+
+
+def _check_meaning(argument: Argument, value: t.Any, catalog: VendorFacts, findings: Findings) -> None:
+    if argument.check in _TEXT_CHECKS:
+        accepts, allowed = _TEXT_CHECKS[argument.check]
+        if not accepts(value):
+            findings.add(argument.name, value, allowed, secret=argument.secret)
+    elif argument.check in ("release", "platform"):
+        try:
+            (catalog.check_release if argument.check == "release" else catalog.check_platform)(value)
+        except ValueError as error:
+            findings.problems.append(f"{argument.name}: {error}")
+    elif argument.check == "part_size":
+        if value != 0 and value < _MINIMUM_PART_SIZE:
+            findings.add(argument.name, value, f"0 for one part, or {_MINIMUM_PART_SIZE} bytes and more")
+    elif argument.check == "gates":
+        for gate in value:
+            if gate not in GATES:
+                findings.add(argument.name, gate, "one of " + ", ".join(GATES))
+    elif argument.check == "waivers":
+        for waiver in value:
+            if not isinstance(waiver, dict) or not waiver.get("name") or not waiver.get("reason"):
+                findings.add(argument.name, waiver, "a mapping with name and reason, both filled")
+
+
+def _check_type(argument: Argument, value: t.Any, findings: Findings) -> bool:
+    if argument.type in ("str", "path") and (hint := _fail_on_float(value)):
+        findings.add(argument.name, value, hint, secret=argument.secret)
+        return False
+    if not isinstance(value, _TYPES[argument.type]) or (argument.type == "int" and isinstance(value, bool)):
+        findings.add(argument.name, value, _TYPE_NAMES[argument.type], secret=argument.secret)
+        return False
+    if argument.elements and argument.type == "list":
+        wrong = [item for item in value if not isinstance(item, _TYPES[argument.elements])]
+        for item in wrong:
+            findings.add(argument.name, item, f"a list of which each item is {_TYPE_NAMES[argument.elements]}", secret=argument.secret)
+        return not wrong
+    return True
+
+
+def check(
+    verb: str,
+    values: t.Mapping[str, t.Any],
+    *,
+    names_in_inventory: t.Iterable[str],
+    arguments: t.Mapping[str, Argument],
+    role_options: t.Collection[str],
+    catalog: VendorFacts,
+) -> list[str]:
+    """Return every problem with a site's variables for *verb*, each as one sentence.
+
+    *values* holds the variables that are set, templated; *names_in_inventory* every variable name that the site sets.
+    """
+    findings = Findings()
+    for argument in arguments.values():
+        if verb not in argument.verbs:
+            continue
+        value = values.get(argument.name)
+        if value is None or (value == "" and verb in argument.required):
+            if verb in argument.required:
+                example = f", for instance {argument.example}" if argument.example else ""
+                allowed = "one of " + ", ".join(argument.choices) if argument.choices else _TYPE_NAMES[argument.type]
+                findings.problems.append(f"{argument.name}: not set, and {verb} needs it; allowed is {allowed}{example}. {argument.description}")
+            continue
+        if not _check_type(argument, value, findings):
+            continue
+        if argument.choices and value not in argument.choices:
+            findings.add(argument.name, value, "one of " + ", ".join(argument.choices))
+        elif argument.check:
+            _check_meaning(argument, value, catalog, findings)
+    known = set(arguments) | set(role_options)
+    for name in sorted(set(names_in_inventory) - known):
+        close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
+        hint = f" Did you mean {close[0]}?" if close else " docs/reference/arguments.md lists the known ones."
+        findings.problems.append(f"{name}: unknown variable.{hint}")
+    return findings.problems

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each role has the same shape, and its defaults are what its argument specification says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = sorted(path.parent for path in ROOT.glob("roles/*/tasks"))
+NAMES = [role.name for role in ROLES]
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def options(role: Path) -> dict[str, Any]:
+    spec = load(role / "meta/argument_specs.yml") or {"argument_specs": {}}
+    return {name: option for entry in spec["argument_specs"].values() for name, option in (entry.get("options") or {}).items()}
+
+
+@pytest.mark.parametrize("role", ROLES, ids=NAMES)
+def test_has_the_common_shape(role: Path) -> None:
+    expected = ["README.md", "meta/main.yml", "tasks/main.yml", "defaults/main.yml"]
+    if role.name != "site":  # lends defaults only; its README says why it has no specification
+        expected.append("meta/argument_specs.yml")
+    assert [name for name in expected if not (role / name).is_file()] == []
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role.name != "site"], ids=[name for name in NAMES if name != "site"])
+def test_defaults_equal_the_specification(role: Path) -> None:
+    specified = {name: option["default"] for name, option in options(role).items() if "default" in option}
+    assert (load(role / "defaults/main.yml") or {}) == specified
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role.name != "site"], ids=[name for name in NAMES if name != "site"])
+def test_options_are_described_and_carry_the_name_of_the_role(role: Path) -> None:
+    for name, option in options(role).items():
+        assert name.startswith(f"circleci_{role.name}_"), name
+        assert option.get("description"), name
+        assert option.get("type"), name
+        assert option.get("required") or "default" in option or option.get("type"), name
+        if any(word in name for word in ("password", "secret_key", "private_key", "token")) and option["type"] == "str":
+            assert option.get("no_log"), f"{name} looks like a secret and lacks no_log"
+
+
+@pytest.mark.parametrize("role", ROLES, ids=NAMES)
+def test_has_no_dependencies_and_includes_no_other_role(role: Path) -> None:
+    assert not (load(role / "meta/main.yml") or {}).get("dependencies")
+    for tasks in role.glob("tasks/**/*.yml"):
+        text = tasks.read_text(encoding="utf-8")
+        assert "include_role" not in text and "import_role" not in text, tasks
+
+
+def test_site_lends_exactly_the_defaults_of_the_arguments() -> None:
+    arguments = load(ROOT / "arguments.yml")["arguments"]
+    assert load(ROOT / "roles/site/defaults/main.yml") == {name: a["default"] for name, a in arguments.items() if "default" in a}

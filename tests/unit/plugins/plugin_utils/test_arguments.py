@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils import arguments as site_arguments
+
+
+class FakeCatalog:
+    def check_release(self, version: object) -> None:
+        if version != "4.10.0":
+            raise ValueError(f"unknown release {version!r}; known are 4.9.5, 4.10.0")
+
+    def check_platform(self, platform: object) -> None:
+        if platform not in ("eks", "generic"):
+            raise ValueError(f"unknown platform {platform!r}; known are eks, generic")
+
+
+ARGUMENTS = site_arguments.load_arguments()
+COMPLETE = {
+    "circleci_release": "4.10.0",
+    "circleci_platform": "generic",
+    "circleci_domain": "ci.example.com",
+    "circleci_registry_host": "registry.example.com:5000",
+    "circleci_load_balancer": "metallb",
+    "circleci_storage_class": "provided",
+    "circleci_object_storage_kind": "s3",
+    "circleci_object_storage_endpoint": "https://store.example.com",
+    "circleci_github_hostname": "ghe.example.com",
+}
+
+
+def problems(verb: str = "plan", unknown: tuple[str, ...] = (), **changes: object) -> list[str]:
+    values = {name: value for name, value in {**COMPLETE, **changes}.items() if value is not None}
+    return site_arguments.check(
+        verb,
+        values,
+        names_in_inventory=[*values, *unknown],
+        arguments=ARGUMENTS,
+        role_options={"circleci_registry_storage_dir"},
+        catalog=FakeCatalog(),
+    )
+
+
+def test_complete_site_has_no_problem() -> None:
+    assert problems() == []
+
+
+def test_all_problems_come_together() -> None:
+    found = problems(circleci_release="4.99.0", circleci_platform="windows", circleci_domain=None, circleci_load_balancer="f5")
+    assert [line.split(":")[0] for line in found] == ["circleci_release", "circleci_platform", "circleci_domain", "circleci_load_balancer"]
+    assert "4.10.0" in found[0] and "eks, generic" in found[1] and "not set" in found[2] and "metallb, provided" in found[3]
+
+
+def test_release_without_quotes_is_explained() -> None:
+    (line,) = problems(circleci_release=4.10)
+    assert '"4.10.0"' in line and "quotes" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("circleci_domain", "https://ci.example.com"),
+        ("circleci_domain", "ci"),
+        ("circleci_registry_host", "https://registry.example.com"),
+        ("circleci_registry_host", "registry.example.com:99999"),
+        ("circleci_registry_host", "registry.example.com/path"),
+        ("circleci_object_storage_endpoint", "store.example.com"),
+        ("circleci_object_storage_endpoint", "https://user:pass@store.example.com"),
+        ("circleci_object_storage_bucket", "Data_Bucket"),
+        ("circleci_namespace", "Circle CI"),
+        ("circleci_load_balancer_address", "10.0.0.256"),
+        ("circleci_values", ["not", "a", "mapping"]),
+        ("circleci_bundle_allow_unsigned", "maybe"),
+        ("circleci_gates_passed", ["coffee"]),
+        ("circleci_waivers", [{"name": "four_nodes"}]),
+    ],
+)
+def test_wrong_meaning_is_refused_with_name_and_value(name: str, wrong: object) -> None:
+    found = problems(**{name: wrong})
+    assert len(found) == 1 and found[0].startswith(name + ":")
+
+
+def test_unknown_name_is_refused_with_the_nearest_known_one() -> None:
+    (line,) = problems(unknown=("circleci_registery_host",))
+    assert "circleci_registery_host" in line and "Did you mean circleci_registry_host?" in line
+
+
+def test_role_options_are_known() -> None:
+    assert problems(unknown=("circleci_registry_storage_dir",)) == []
+
+
+def test_value_of_a_secret_is_never_repeated() -> None:
+    found = problems("secrets", circleci_license=["canary-7f3a"], circleci_github_client_secret=12.5)
+    assert not any("canary-7f3a" in line or "12.5" in line for line in found)
+    assert any(line.startswith("circleci_license:") for line in found)
+
+
+def test_part_size_has_a_floor() -> None:
+    found = site_arguments.check(
+        "bundle",
+        {"circleci_bundle_part_size": 10},
+        names_in_inventory=[],
+        arguments=ARGUMENTS,
+        role_options=set(),
+        catalog=FakeCatalog(),
+    )
+    assert any(line.startswith("circleci_bundle_part_size") for line in found)
