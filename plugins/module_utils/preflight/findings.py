@@ -1,0 +1,81 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a check found: one shape for every check of the product, and how waivers apply to it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Iterable, Mapping
+
+OK = "ok"
+WARNING = "warning"
+PROBLEM = "problem"
+WAIVED = "waived"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check with its outcome.
+
+    ``level`` is ``ok``, ``warning``, ``problem`` or ``waived``; ``subject`` is the variable, host or object it is about;
+    ``remedy`` says what to do and is empty for ``ok``.
+    """
+
+    check: str
+    level: str
+    subject: str
+    found: str
+    expected: str
+    source: str
+    remedy: str = ""
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """The finding as the modules return it."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """The finding as one line for people."""
+        tail = f" {self.remedy}" if self.remedy else ""
+        reason = f" Waived: {self.reason}." if self.reason else ""
+        return f"{self.check}: {self.subject}: found {self.found}; expected {self.expected}.{tail}{reason} [{self.source}]"
+
+
+def apply_waivers(findings: Iterable[Finding], waivers: Iterable[Mapping[str, Any]]) -> list[Finding]:
+    """Turn problems whose check is waived into ``waived``; a waiver for something that cannot be waived is a problem."""
+    reasons = {str(waiver["name"]): str(waiver["reason"]) for waiver in waivers}
+    used: set[str] = set()
+    result: list[Finding] = []
+    for finding in findings:
+        if finding.level == PROBLEM and finding.check in reasons and finding.check in WAIVABLE:
+            used.add(finding.check)
+            result.append(replace(finding, level=WAIVED, reason=reasons[finding.check]))
+        else:
+            result.append(finding)
+    for name in sorted(set(reasons) - used):
+        if name in WAIVABLE:
+            continue
+        result.append(
+            Finding(
+                check="waivers",
+                level=PROBLEM,
+                subject="circleci_waivers",
+                found=f"name {name!r}",
+                expected="one of " + ", ".join(sorted(WAIVABLE)),
+                source="onprem.circleci_server",
+                remedy="Remove the waiver; what it names cannot be waived or is not known.",
+            )
+        )
+    return result
+
+
+WAIVABLE = frozenset({"cluster_size", "cgroup_version", "host_memory", "host_disk", "host_operating_system", "clock", "support_period"})
+"""Requirements of the vendor that a site can knowingly miss and still work. What would break the install is not among them."""
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """All problems as one text, most useful as the message of a failing task."""
+    problems = [finding for finding in findings if finding.level == PROBLEM]
+    lines = "\n".join(f"  - {finding.sentence()}" for finding in problems)
+    return f"{len(problems)} problem(s), nothing was changed:\n{lines}"

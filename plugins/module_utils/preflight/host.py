@@ -1,0 +1,150 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks of one host: operating system, Python, memory, disk, cgroup version, clock. Reads only."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from .findings import OK, PROBLEM, Finding
+
+_MIB = 1024 * 1024
+_TESTED_SYSTEMS = {("debian", "12"), ("ubuntu", "22.04")}
+_VENDOR_CLIENT = "server-admin 4.10 air-gapped installation, phase 4; server-terraform 4.9.1"
+
+
+def _os_release(root: Path) -> dict[str, str]:
+    pairs = (line.split("=", 1) for line in (root / "etc/os-release").read_text(encoding="utf-8").splitlines() if "=" in line)
+    return {key: value.strip('"') for key, value in pairs}
+
+
+def _memory_bytes(root: Path) -> int:
+    for line in (root / "proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _filesystem_type(root: Path, mount: str) -> str:
+    kind = ""
+    for line in (root / "proc/mounts").read_text(encoding="utf-8").splitlines():
+        fields = line.split()
+        if len(fields) > 2 and fields[1] == mount:
+            kind = fields[2]
+    return kind
+
+
+def _existing_parent(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def check_host(
+    name: str,
+    purposes: Sequence[str],
+    *,
+    needs: Mapping[str, Any],
+    controller_time: float,
+    root: Path = Path("/"),
+    now: float | None = None,
+) -> list[Finding]:
+    """Check the host called *name* for its *purposes* (inventory groups without ``circleci_``).
+
+    *needs* may hold ``memory_bytes``, ``disk`` (folder -> free bytes) and ``clock_seconds``.
+    """
+    findings = [_check_system(name, root), _check_python(name), _check_clock(name, controller_time, time.time() if now is None else now, needs)]
+    memory = int(needs.get("memory_bytes", 0))
+    if memory:
+        found = _memory_bytes(root)
+        findings.append(
+            Finding(
+                "host_memory",
+                OK if found >= memory else PROBLEM,
+                name,
+                f"{found // _MIB} MiB of memory",
+                f"{memory // _MIB} MiB or more",
+                "onprem.circleci_server",
+                "" if found >= memory else "Give the host more memory, or waive host_memory with a reason.",
+            )
+        )
+    for folder, free_bytes in dict(needs.get("disk", {})).items():
+        existing = _existing_parent(root / str(folder).lstrip("/"))
+        found = shutil.disk_usage(existing).free
+        findings.append(
+            Finding(
+                "host_disk",
+                OK if found >= int(free_bytes) else PROBLEM,
+                f"{name}:{folder}",
+                f"{found // _MIB} MiB free",
+                f"{int(free_bytes) // _MIB} MiB or more free",
+                "onprem.circleci_server",
+                "" if found >= int(free_bytes) else f"Free space below {folder} or move it to a larger disk.",
+            )
+        )
+    if "nomad_clients" in purposes:
+        findings.append(_check_cgroup(name, root))
+    return findings
+
+
+def _check_system(name: str, root: Path) -> Finding:
+    release = _os_release(root)
+    system = (release.get("ID", "?"), release.get("VERSION_ID", "?"))
+    good = system in _TESTED_SYSTEMS and platform.machine() == "x86_64"
+    return Finding(
+        "host_operating_system",
+        OK if good else PROBLEM,
+        name,
+        f"{system[0]} {system[1]} on {platform.machine()}",
+        "Debian 12 or Ubuntu 22.04 on x86_64",
+        "server-terraform 4.9.1 (Ubuntu 22.04); Debian 12 is what this collection is tested on",
+        "" if good else "Use one of these, or waive host_operating_system with a reason.",
+    )
+
+
+def _check_python(name: str) -> Finding:
+    found = sys.version_info[:2]
+    good = found >= (3, 9)
+    return Finding(
+        "host_python",
+        OK if good else PROBLEM,
+        name,
+        f"Python {found[0]}.{found[1]}",
+        "Python 3.9 or newer",
+        "onprem.circleci_server",
+        "" if good else "Install a newer Python and set ansible_python_interpreter to it.",
+    )
+
+
+def _check_clock(name: str, controller_time: float, now: float, needs: Mapping[str, Any]) -> Finding:
+    allowed = float(needs.get("clock_seconds", 300))
+    skew = abs(now - controller_time) if controller_time else 0.0
+    good = skew <= allowed
+    return Finding(
+        "clock",
+        OK if good else PROBLEM,
+        name,
+        f"{skew:.0f} s apart from the control host",
+        f"{allowed:.0f} s or less (S3 signatures and TLS fail beyond 15 minutes)",
+        "onprem.circleci_server",
+        "" if good else "Set the clock, for instance with chrony and a time server of the site.",
+    )
+
+
+def _check_cgroup(name: str, root: Path) -> Finding:
+    version = "v2" if _filesystem_type(root, "/sys/fs/cgroup") == "cgroup2" else "v1"
+    return Finding(
+        "cgroup_version",
+        OK if version == "v1" else PROBLEM,
+        name,
+        f"cgroup {version}",
+        "cgroup v1, the Docker executor fails on v2",
+        _VENDOR_CLIENT,
+        "" if version == "v1" else "Add systemd.unified_cgroup_hierarchy=0 to the kernel's command line and reboot, or use Podman (4.10) and waive cgroup_version.",
+    )

@@ -1,0 +1,274 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks of a site from its control host: cluster, registry, bundle, upgrade step, support period. Reads only.
+
+What reads the outside world is passed in (``ClusterFacts``, ``RegistryAnswer``), so that every rule is tested without it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from .findings import OK, PROBLEM, WARNING, Finding
+
+_DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+_GIB = 1024**3
+_SUFFIXES = {"Ki": 1024, "Mi": 1024**2, "Gi": 1024**3, "Ti": 1024**4, "k": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
+
+
+@dataclass(frozen=True)
+class ClusterFacts:
+    """What the checks need to know of a cluster. ``error`` is set when it could not be asked, and the rest is empty."""
+
+    error: str = ""
+    version: str = ""
+    nodes: Sequence[Mapping[str, Any]] = ()
+    storage_classes: Sequence[Mapping[str, Any]] = ()
+    api_groups: Sequence[str] = ()
+    secrets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RegistryAnswer:
+    """How a registry answered ``GET /v2/``: an HTTP status, or ``error`` with what stopped the request."""
+
+    status: int = 0
+    error: str = ""
+
+
+def quantity(text: str) -> float:
+    """A Kubernetes quantity in units: ``1500m`` is 1.5, ``2Gi`` is 2147483648."""
+    match = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", str(text))
+    if match is None:
+        return 0.0
+    number, suffix = float(match.group(1)), match.group(2)
+    return number / 1000 if suffix == "m" else number * _SUFFIXES.get(suffix, 1)
+
+
+def minor(version: str) -> tuple[int, int]:
+    """``v1.33.0`` and ``1.33`` are ``(1, 33)``."""
+    numbers = re.findall(r"\d+", version)
+    return (int(numbers[0]), int(numbers[1])) if len(numbers) > 1 else (0, 0)
+
+
+def _finding(check: str, good: bool, subject: str, found: str, expected: str, source: str, remedy: str, level: str = PROBLEM) -> Finding:
+    return Finding(check, OK if good else level, subject, found, expected, source, "" if good else remedy)
+
+
+def check_cluster(facts: ClusterFacts, release: Mapping[str, Any], *, brings_storage_class: bool, kubeconfig: str) -> list[Finding]:
+    """Kubernetes range, size, StorageClass and OpenShift.
+
+    *release* holds ``version``, ``kubernetes_min``, ``kubernetes_max``, ``cluster_nodes``, ``cluster_cpus`` and ``cluster_memory_gb``.
+    """
+    if facts.error:
+        return [
+            Finding(
+                "cluster_reachable",
+                PROBLEM,
+                "circleci_kubeconfig",
+                f"{kubeconfig}: {facts.error}",
+                "a kubeconfig on the control host that reaches the cluster",
+                "onprem.circleci_server",
+                "Copy a kubeconfig there and try `kubectl get nodes` with it on the control host.",
+            )
+        ]
+    findings = [Finding("cluster_reachable", OK, "circleci_kubeconfig", facts.version, "an answer", "onprem.circleci_server")]
+    if any(group.endswith(".openshift.io") for group in facts.api_groups):
+        findings.append(
+            Finding(
+                "openshift",
+                PROBLEM,
+                "circleci_platform",
+                "OpenShift API groups",
+                "any other Kubernetes",
+                "vendor overview, platform table",
+                "CircleCI Server is known not to work on OpenShift; there is no override. Use another cluster.",
+            )
+        )
+    low, high = str(release["kubernetes_min"]), str(release["kubernetes_max"])
+    findings.append(
+        _finding(
+            "kubernetes_version",
+            minor(low) <= minor(facts.version) <= minor(high),
+            f"circleci_release {release['version']}",
+            f"Kubernetes {facts.version}",
+            f"{low} to {high}",
+            "vendor version matrix",
+            "Bring the cluster into that range first, or choose a release whose range holds it.",
+        )
+    )
+    findings.append(_check_size(facts, release))
+    defaults = [item["name"] for item in facts.storage_classes if item.get("annotations", {}).get(_DEFAULT_CLASS) == "true"]
+    if brings_storage_class:
+        foreign = [name for name in defaults if name != "local-path"]
+        findings.append(
+            _finding(
+                "storage_class",
+                not foreign,
+                "circleci_storage_class",
+                f"default StorageClass {', '.join(foreign) or 'none'}",
+                "no other default StorageClass when local_path is brought",
+                "onprem.circleci_server",
+                "Set circleci_storage_class to provided and use the one that is there.",
+            )
+        )
+    else:
+        findings.append(
+            _finding(
+                "storage_class",
+                len(defaults) == 1,
+                "circleci_storage_class",
+                f"{len(defaults)} default StorageClass(es){': ' + ', '.join(defaults) if defaults else ''}",
+                "exactly one default StorageClass; the chart names none",
+                "vendor Helm values (no key for it)",
+                f"Annotate one with {_DEFAULT_CLASS}=true, or set circleci_storage_class to local_path.",
+            )
+        )
+    return findings
+
+
+def _check_size(facts: ClusterFacts, release: Mapping[str, Any]) -> Finding:
+    ready = [node for node in facts.nodes if node.get("ready")]
+    cpus = sum(quantity(str(node.get("cpu", "0"))) for node in ready)
+    memory = sum(quantity(str(node.get("memory", "0"))) for node in ready) / _GIB
+    good = len(ready) >= release["cluster_nodes"] and cpus >= release["cluster_cpus"] and memory >= release["cluster_memory_gb"] * 0.93
+    return _finding(
+        "cluster_size",
+        good,
+        "Kubernetes nodes",
+        f"{len(ready)} ready node(s), {cpus:.0f} CPUs, {memory:.0f} GiB",
+        f"{release['cluster_nodes']} nodes, {release['cluster_cpus']} CPUs, {release['cluster_memory_gb']} GB for fewer than 500 users",
+        "vendor prerequisites, sizing table",
+        "Add nodes, or waive cluster_size with a reason.",
+    )
+
+
+def check_secrets(facts: ClusterFacts, wanted: Mapping[str, Sequence[str]], namespace: str) -> list[Finding]:
+    """Every Secret and key that *wanted* names must be in *namespace*."""
+    if facts.error:
+        return []
+    missing = [f"{name} ({', '.join(sorted(set(keys) - set(facts.secrets.get(name, ()))))})" for name, keys in sorted(wanted.items()) if set(keys) - set(facts.secrets.get(name, ()))]
+    return [
+        _finding(
+            "secrets",
+            not missing,
+            f"namespace {namespace}",
+            f"missing {', '.join(missing)}" if missing else f"{len(wanted)} Secrets",
+            "all Secrets of the release",
+            "vendor Helm values, Secrets table",
+            "Run the verb secrets once; install never makes a secret.",
+        )
+    ]
+
+
+def check_registry(answer: RegistryAnswer, host: str, *, ours_to_make: bool) -> Finding:
+    """Whether the private registry answers and lets us in; one that this run would set up may be absent."""
+    expected = "an answer to GET /v2/ with the given user and password"
+    source = "OCI distribution specification"
+    if answer.status == 200:
+        return Finding("registry", OK, "circleci_registry_host", f"{host} answers", expected, source)
+    if answer.status in (401, 403):
+        return Finding(
+            "registry_credentials",
+            PROBLEM,
+            "circleci_registry_username, circleci_registry_password",
+            f"{host} answers {answer.status}",
+            expected,
+            source,
+            "Correct the user or the password of the private registry.",
+        )
+    if "certificate" in answer.error.lower():
+        return Finding(
+            "registry_certificate",
+            PROBLEM,
+            "circleci_ca_certificate",
+            f"{host}: {answer.error}",
+            "a certificate that the given authority signed and that names the host",
+            source,
+            "Give the PEM of the authority that signed the registry's certificate.",
+        )
+    found = answer.error or f"status {answer.status}"
+    if ours_to_make:
+        return Finding("registry", OK, "circleci_registry_host", f"{host}: {found}; this run sets it up", "nothing yet", source)
+    return Finding(
+        "registry",
+        PROBLEM,
+        "circleci_registry_host",
+        f"{host}: {found}",
+        expected,
+        source,
+        "Start the registry, correct the address, or put a host into circleci_registry so that install sets one up.",
+    )
+
+
+def ask_registry(host: str, username: str, password: str, ca_certificate: str) -> RegistryAnswer:
+    """Ask ``https://host/v2/`` with basic authentication."""
+    context = ssl.create_default_context(cadata=ca_certificate or None)
+    token = base64.b64encode(f"{username}:{password}".encode()).decode()
+    request = urllib.request.Request(f"https://{host}/v2/", headers={"Authorization": f"Basic {token}"})
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)).open(request, timeout=10) as answer:
+            return RegistryAnswer(status=answer.status)
+    except urllib.error.HTTPError as error:
+        return RegistryAnswer(status=error.code)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return RegistryAnswer(error=str(reason))
+
+
+def check_step(records: Path, release: Mapping[str, Any]) -> Finding:
+    """The release that is installed must be one that the wanted one may follow. ``upgrade_from`` lists those."""
+    record = records / "release.json"
+    installed = ""
+    if record.exists():
+        installed = str(json.loads(record.read_text(encoding="utf-8")).get("version", ""))
+    allowed = [str(version) for version in release.get("upgrade_from", [])]
+    good = not installed or installed == release["version"] or installed in allowed
+    return _finding(
+        "upgrade_step",
+        good,
+        f"circleci_release {release['version']}",
+        f"{installed} is installed" if installed else "nothing is installed",
+        f"one of {', '.join(allowed)}, or nothing" if allowed else "nothing, or the same release",
+        "vendor upgrade guide",
+        f"Install {allowed[0] if allowed else installed} first; steps cannot be left out.",
+    )
+
+
+def check_support(release: Mapping[str, Any], today: date) -> Finding:
+    """Whether the vendor still supports the release."""
+    end = str(release.get("support_end") or "")
+    good = not end or date.fromisoformat(end) >= today
+    return _finding(
+        "support_period",
+        good,
+        f"circleci_release {release['version']}",
+        f"support ended on {end}" if not good else f"supported until {end or 'an unknown date'}",
+        "a release that the vendor supports",
+        "vendor version matrix",
+        "Choose a newer release.",
+        level=WARNING,
+    )
+
+
+def check_bundle(folder: str, *, present: bool, error: str) -> Finding:
+    """Whether the bundle's parts are there and belong together."""
+    return _finding(
+        "bundle",
+        present and not error,
+        "circleci_bundle_dir",
+        error or (f"{folder} with all parts" if present else f"no bundle in {folder}"),
+        "all parts of one bundle, unchanged",
+        "onprem.circleci_server bundle format",
+        "Copy the missing or damaged part again from the connected side.",
+    )

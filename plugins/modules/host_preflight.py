@@ -1,0 +1,90 @@
+#!/usr/bin/python
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: host_preflight
+short_description: Check whether a host can serve its purpose in a site
+version_added: 0.1.0
+description:
+  - Reads operating system, Python, memory, disk, cgroup version and clock of a host and compares them with what its purposes need.
+  - It never fails because of what it finds. M(onprem.circleci_server.site_preflight) joins the findings of all hosts and fails once.
+author:
+  - Contributors to onprem.circleci_server
+options:
+  name:
+    description: Name of the host in findings.
+    type: str
+    required: true
+  purposes:
+    description: Groups of the site model that the host is in, without C(circleci_).
+    type: list
+    elements: str
+    default: []
+  needs:
+    description:
+      - What the purposes need.
+      - C(memory_bytes), C(disk) as a mapping of folder to free bytes, C(clock_seconds) as the allowed difference.
+    type: dict
+    default: {}
+  control_host_time:
+    description: Time of the control host in seconds since the epoch; V(0) skips the comparison of clocks.
+    type: float
+    default: 0
+attributes:
+  check_mode:
+    support: full
+    description: It only reads.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+"""
+
+EXAMPLES = r"""
+- name: Check the Nomad client
+  onprem.circleci_server.host_preflight:
+    name: nomad1
+    purposes: [nomad_clients]
+    needs:
+      disk: {/var/lib/docker: 10737418240}
+"""
+
+RETURN = r"""
+findings:
+  description: One mapping for each check with C(check), C(level), C(subject), C(found), C(expected), C(source) and C(remedy).
+  returned: always
+  type: list
+  elements: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.preflight.host import check_host
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "purposes": {"type": "list", "elements": "str", "default": []},
+            "needs": {"type": "dict", "default": {}},
+            "control_host_time": {"type": "float", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    findings = check_host(
+        options["name"],
+        options["purposes"],
+        needs=options["needs"],
+        controller_time=options["control_host_time"],
+    )
+    module.exit_json(changed=False, findings=[finding.as_dict() for finding in findings])
+
+
+if __name__ == "__main__":
+    main()

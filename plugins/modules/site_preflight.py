@@ -1,0 +1,236 @@
+#!/usr/bin/python
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: site_preflight
+short_description: Check all that a site must bring, collect, then fail once
+version_added: 0.1.0
+description:
+  - Runs on the control host. Checks cluster, registry, bundle, upgrade step and support period, and joins what M(onprem.circleci_server.host_preflight) found on the hosts.
+  - Nothing is changed. All problems are reported together; a problem that is waived by name is reported and does not fail.
+author:
+  - Contributors to onprem.circleci_server
+requirements:
+  - kubernetes (Python library) on the control host
+options:
+  kubeconfig:
+    description: Kubeconfig file on the control host.
+    type: path
+    required: true
+  namespace:
+    description: Namespace of the release.
+    type: str
+    required: true
+  release:
+    description:
+      - Facts of the release from the catalog.
+      - Keys C(version), C(kubernetes_min), C(kubernetes_max), C(cluster_nodes), C(cluster_cpus), C(cluster_memory_gb), C(upgrade_from), C(support_end).
+    type: dict
+    required: true
+  brings_storage_class:
+    description: Whether this run brings the default StorageClass.
+    type: bool
+    default: false
+  secrets:
+    description: Secrets that must exist, as a mapping of name to keys. Empty does not look.
+    type: dict
+    default: {}
+  registry_host:
+    description: Private registry, host or host:port.
+    type: str
+    required: true
+  registry_username:
+    description: User of the private registry.
+    type: str
+    required: true
+  registry_password:
+    description: Password of O(registry_username).
+    type: str
+    required: true
+  registry_is_ours:
+    description: Whether this run sets the registry up, so that it may be absent.
+    type: bool
+    default: false
+  ca_certificate:
+    description: PEM of the authority that signed the registry's certificate. Empty uses those of the system.
+    type: str
+    default: ""
+  bundle_dir:
+    description: Folder of the bundle. Empty does not look.
+    type: path
+    default: ""
+  records_dir:
+    description: Folder with the records of earlier runs.
+    type: path
+    required: true
+  host_findings:
+    description: Findings of M(onprem.circleci_server.host_preflight) of all hosts of the site.
+    type: list
+    elements: dict
+    default: []
+  waivers:
+    description: Requirements that the site knowingly does not meet, each with C(name) and C(reason).
+    type: list
+    elements: dict
+    default: []
+  fail:
+    description: Whether problems fail the task. V(false) only returns them.
+    type: bool
+    default: true
+attributes:
+  check_mode:
+    support: full
+    description: It only reads.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+"""
+
+EXAMPLES = r"""
+- name: Check the site
+  onprem.circleci_server.site_preflight:
+    kubeconfig: /etc/onprem-circleci/kubeconfig
+    namespace: circleci-server
+    release:
+      version: "4.10.0"
+      kubernetes_min: "1.33"
+      kubernetes_max: "1.35"
+      cluster_nodes: 4
+      cluster_cpus: 24
+      cluster_memory_gb: 90
+      upgrade_from: ["4.9.5"]
+      support_end: "2027-05-13"
+    registry_host: registry.example.com:5000
+    registry_username: site
+    registry_password: "{{ vault_registry_password }}"
+    records_dir: /var/lib/onprem-circleci/records
+"""
+
+RETURN = r"""
+findings:
+  description: One mapping for each check with C(check), C(level), C(subject), C(found), C(expected), C(source), C(remedy) and C(reason).
+  returned: always
+  type: list
+  elements: dict
+"""
+
+import traceback
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+from ..module_utils.mirror.bundle import Bundle
+from ..module_utils.mirror.errors import MirrorError
+from ..module_utils.preflight import site
+from ..module_utils.preflight.findings import PROBLEM, Finding, apply_waivers, summary
+
+try:
+    from kubernetes import client, config
+    from kubernetes.client.exceptions import ApiException
+    from kubernetes.config.config_exception import ConfigException
+    from urllib3.exceptions import HTTPError
+
+    KUBERNETES_IMPORT_ERROR = None
+except ImportError:
+    KUBERNETES_IMPORT_ERROR = traceback.format_exc()
+
+
+def read_cluster(kubeconfig: str, namespace: str) -> site.ClusterFacts:
+    """Ask the cluster for what the checks need."""
+    try:
+        api = config.new_client_from_config(config_file=kubeconfig)
+        api.configuration.retries = 1
+        nodes = client.CoreV1Api(api).list_node(_request_timeout=15).items
+        return site.ClusterFacts(
+            version=str(client.VersionApi(api).get_code().git_version),
+            nodes=[
+                {
+                    "name": node.metadata.name,
+                    "ready": any(c.type == "Ready" and c.status == "True" for c in node.status.conditions or ()),
+                    "cpu": node.status.allocatable.get("cpu", "0"),
+                    "memory": node.status.allocatable.get("memory", "0"),
+                }
+                for node in nodes
+            ],
+            storage_classes=[
+                {"name": item.metadata.name, "annotations": item.metadata.annotations or {}}
+                for item in client.StorageV1Api(api).list_storage_class().items
+            ],
+            api_groups=[group.name for group in client.ApisApi(api).get_api_versions().groups],
+            secrets={
+                item.metadata.name: sorted(item.data or {})
+                for item in client.CoreV1Api(api).list_namespaced_secret(namespace).items
+            },
+        )
+    except ApiException as error:
+        return site.ClusterFacts(error=f"{error.status} {error.reason}")
+    except (ConfigException, HTTPError, OSError) as error:
+        return site.ClusterFacts(error=str(error).splitlines()[0])
+
+
+def read_bundle(folder: str) -> Finding:
+    """Open the bundle: manifest, sizes and order of its parts; the digests are checked while it is loaded."""
+    if not Path(folder).is_dir():
+        return site.check_bundle(folder, present=False, error="")
+    try:
+        Bundle.open(folder)
+    except MirrorError as error:
+        return site.check_bundle(folder, present=True, error=str(error))
+    return site.check_bundle(folder, present=True, error="")
+
+
+def collect(options: dict[str, Any]) -> list[Finding]:
+    """Run every check of the site."""
+    facts = read_cluster(options["kubeconfig"], options["namespace"])
+    findings = site.check_cluster(facts, options["release"], brings_storage_class=options["brings_storage_class"], kubeconfig=options["kubeconfig"])
+    if options["secrets"]:
+        findings += site.check_secrets(facts, options["secrets"], options["namespace"])
+    answer = site.ask_registry(options["registry_host"], options["registry_username"], options["registry_password"], options["ca_certificate"])
+    findings.append(site.check_registry(answer, options["registry_host"], ours_to_make=options["registry_is_ours"]))
+    findings.append(site.check_step(Path(options["records_dir"]), options["release"]))
+    findings.append(site.check_support(options["release"], datetime.now(timezone.utc).date()))
+    if options["bundle_dir"]:
+        findings.append(read_bundle(options["bundle_dir"]))
+    findings += [Finding(**finding) for finding in options["host_findings"]]
+    return apply_waivers(findings, options["waivers"])
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "namespace": {"type": "str", "required": True},
+            "release": {"type": "dict", "required": True},
+            "brings_storage_class": {"type": "bool", "default": False},
+            "secrets": {"type": "dict", "default": {}, "no_log": False},
+            "registry_host": {"type": "str", "required": True},
+            "registry_username": {"type": "str", "required": True},
+            "registry_password": {"type": "str", "required": True, "no_log": True},
+            "registry_is_ours": {"type": "bool", "default": False},
+            "ca_certificate": {"type": "str", "default": ""},
+            "bundle_dir": {"type": "path", "default": ""},
+            "records_dir": {"type": "path", "required": True},
+            "host_findings": {"type": "list", "elements": "dict", "default": []},
+            "waivers": {"type": "list", "elements": "dict", "default": []},
+            "fail": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    if KUBERNETES_IMPORT_ERROR is not None:
+        module.fail_json(msg=missing_required_lib("kubernetes"), exception=KUBERNETES_IMPORT_ERROR)
+    findings = collect(module.params)
+    result = {"changed": False, "findings": [finding.as_dict() for finding in findings]}
+    if module.params["fail"] and any(finding.level == PROBLEM for finding in findings):
+        module.fail_json(msg=summary(findings), **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

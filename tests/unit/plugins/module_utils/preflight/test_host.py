@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from pathlib import Path
+
+from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import PROBLEM
+from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.host import check_host
+
+
+def make_root(tmp_path: Path, *, system: str = 'ID=debian\nVERSION_ID="12"\n', cgroup: str = "tmpfs", memory_kib: int = 8 * 1024 * 1024) -> Path:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "etc/os-release").write_text(system, encoding="utf-8")
+    (tmp_path / "proc/meminfo").write_text(f"MemTotal: {memory_kib} kB\n", encoding="ascii")
+    (tmp_path / "proc/mounts").write_text(f"{cgroup} /sys/fs/cgroup {cgroup} rw 0 0\n", encoding="utf-8")
+    return tmp_path
+
+
+def problems(root: Path, purposes: tuple[str, ...] = ("nomad_clients",), **needs: object) -> list[str]:
+    findings = check_host("nomad1", purposes, needs=needs, controller_time=1000.0, root=root, now=1000.0)
+    return [finding.check for finding in findings if finding.level == PROBLEM]
+
+
+def test_good_client(tmp_path: Path) -> None:
+    assert problems(make_root(tmp_path), memory_bytes=4 * 1024**3) == []
+
+
+def test_cgroup_v2_stops_a_client_and_nobody_else(tmp_path: Path) -> None:
+    root = make_root(tmp_path, cgroup="cgroup2")
+    assert problems(root) == ["cgroup_version"]
+    assert problems(root, purposes=("registry",)) == []
+
+
+def test_unknown_system_little_memory_and_full_disk_come_together(tmp_path: Path) -> None:
+    root = make_root(tmp_path, system='ID=fedora\nVERSION_ID="41"\n', memory_kib=1024)
+    assert problems(root, memory_bytes=1024**3, disk={"/var/lib/docker": 2**62}) == ["host_operating_system", "host_memory", "host_disk"]
+
+
+def test_clock_apart(tmp_path: Path) -> None:
+    findings = check_host("h", (), needs={"clock_seconds": 60}, controller_time=1000.0, root=make_root(tmp_path), now=2200.0)
+    assert [finding.found for finding in findings if finding.check == "clock"] == ["1200 s apart from the control host"]
