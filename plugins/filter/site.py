@@ -1,0 +1,74 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters that read other hosts of the same site, and the way out of a run that waits for a person."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from ansible.errors import AnsibleFilterError
+
+from ..plugin_utils.port_model import SiteInventoryError, site_members
+
+EXIT_AT_GATE = 75
+"""EX_TEMPFAIL of sysexits.h: nothing is broken, run the same command again."""
+
+_CONTROL = "circleci_sites"
+
+
+def _members(groups: Mapping[str, Any], group: str, inventory_hostname: str) -> list[str]:
+    try:
+        return list(site_members(groups, group, inventory_hostname))
+    except SiteInventoryError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def site_results(
+    variable: str, group: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str
+) -> dict[str, Any]:
+    """Values of a variable on those hosts of a group that are in the same site and have it, by host."""
+    return {name: hostvars[name][variable] for name in _members(groups, group, inventory_hostname) if variable in hostvars[name]}
+
+
+def control_host_value(variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str) -> Any:
+    """Value of a variable on the control host of the same site."""
+    names = _members(groups, _CONTROL, inventory_hostname)
+    if len(names) != 1:
+        raise AnsibleFilterError(
+            f"{inventory_hostname}: its site has {len(names)} hosts in {_CONTROL} ({', '.join(names) or 'none'}); exactly one is allowed. "
+            "Put the control host of the site there, or the hosts of each site into a group site_<name>."
+        )
+    if variable not in hostvars[names[0]]:
+        raise AnsibleFilterError(
+            f"{names[0]}: {variable} is not set. The play that sets it did not run for this host; run the verb without --limit, --tags and --start-at-task."
+        )
+    return hostvars[names[0]][variable]
+
+
+def exit_at_open_gates(hosts: list[str], groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[str]:
+    """End the run with exit code 75 when a site waits for a person; otherwise return *hosts* unchanged.
+
+    ansible-playbook has one exit code for all failures, and a site that waits has not failed. The hosts of a play are
+    worked out in the main process, which makes this the one place from where a collection can choose the exit code.
+    """
+    waiting = [
+        f"{name}: {gate['open']}: {gate['sentence']}"
+        for name in groups.get(_CONTROL, [])
+        for gate in [hostvars[name].get("__circleci_gates_open", {})]
+        if gate.get("open")
+    ]
+    if waiting:
+        sys.stdout.write("\nA person must act before the run can go on (exit code 75):\n" + "".join(f"  {line}\n" for line in waiting))
+        sys.stdout.flush()
+        raise SystemExit(EXIT_AT_GATE)
+    return hosts
+
+
+class FilterModule:
+    """Filters by name."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"site_results": site_results, "control_host_value": control_host_value, "exit_at_open_gates": exit_at_open_gates}

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any, Iterator
+from unittest.mock import patch
+
+import pytest
+from ansible.module_utils import basic
+from ansible.module_utils.testing import patch_module_args
+
+from ansible_collections.onprem.circleci_server.plugins.modules import human_gate
+
+GATES = [
+    {"name": "dns", "sentence": "Make DNS entries", "resolves": {"names": ["ci.example.com"], "address": "10.0.0.5"}},
+    {"name": "first_administrator", "sentence": "Log in"},
+    {"name": "personal_token", "sentence": "Make a token"},
+]
+
+
+@contextlib.contextmanager
+def dns(answers: dict[str, str]) -> Iterator[None]:
+    def getaddrinfo(name: str, port: object) -> list[tuple[Any, ...]]:
+        if name not in answers:
+            raise OSError("unknown name")
+        return [(2, 1, 6, "", (answers[name], 0))]
+
+    with patch.object(human_gate.socket, "getaddrinfo", getaddrinfo):
+        yield
+
+
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
+    check = options.pop("_ansible_check_mode", False)
+    with patch_module_args({"gates": GATES, "record": str(tmp_path / "records/gates.json"), "_ansible_check_mode": check, **options}):
+        with pytest.raises(SystemExit):
+            human_gate.main()
+    basic._ANSIBLE_ARGS = None
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_dns_stays_open_until_the_name_resolves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _again in range(2):
+        with dns({"ci.example.com": "10.9.9.9"}):
+            result = run(tmp_path, capsys)
+        assert result["open"] == "dns"
+        assert "ci.example.com (10.9.9.9)" in result["sentence"] and "same command again" in result["sentence"]
+
+
+def test_the_same_command_goes_on_gate_by_gate_and_then_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with dns({"ci.example.com": "10.0.0.5"}):
+        seen = [run(tmp_path, capsys) for _run in range(4)]
+    assert [result["open"] for result in seen] == ["first_administrator", "personal_token", "", ""]
+    assert [result["changed"] for result in seen] == [True, True, True, False]
+
+
+def test_answers_in_advance_skip_all_gates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with dns({}):
+        result = run(tmp_path, capsys, passed=["dns", "first_administrator", "personal_token"])
+    assert result["open"] == "" and result["changed"] is True
+
+
+def test_check_mode_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with dns({"ci.example.com": "10.0.0.5"}):
+        result = run(tmp_path, capsys, _ansible_check_mode=True)
+    assert result["open"] == "first_administrator"
+    assert not (tmp_path / "records").exists()
+
+
+def test_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/gates.json").write_text("{", encoding="utf-8")
+    result = run(tmp_path, capsys)
+    assert result["failed"] and "gates.json" in result["msg"] and "Restore" in result["msg"]
