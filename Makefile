@@ -76,7 +76,7 @@ types: tree ## mypy --strict over plugins, sandbox and tools
 	@cd $(COLLECTION) && $(BIN)/mypy --config-file pyproject.toml --cache-dir $(TREE)/.mypy_cache -p sandbox
 
 units: tree ## Unit tests
-	@echo "==> units"; $(PYTEST) -n 2 tests/unit
+	@echo "==> units"; $(PYTEST) -n 2 $(or $(TESTS),tests/unit)
 
 house: tree ## The rules of the house that a test can check
 	@echo "==> house"; $(PYTEST) tests/house
@@ -103,6 +103,6 @@ demo: build ## The main job: install into the cut-off site, show the report
 	@$(BIN)/python tools/demo.py --tarball $(TARBALL)
 
 test-sandbox: build ## The chain on the sandbox: empty, install, again, finished, probe, kill, negatives, uninstall
-	@$(BIN)/python -m pytest -q -x tests/chain --tarball $(TARBALL)
+	@$(BIN)/python -m pytest -q -x tests/chain --tarball $(TARBALL) $(CHAIN)
 
 test: test-fast test-sandbox ## Everything that .ci/run runs
