@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 # ansible-test refuses a checkout that is not below ansible_collections, so what git knows is copied into such a tree.
 TREE := $(CACHE)/trees/$(shell pwd -P | sha256sum | cut -c1-12)
 COLLECTION := $(TREE)/ansible_collections/onprem/circleci_server
+SHIPPED := $(TREE)/shipped/ansible_collections/onprem/circleci_server
 VERSION := $(shell sed -n 's/^version: //p' galaxy.yml)
 TARBALL := build/onprem-circleci_server-$(VERSION).tar.gz
 RUN := cd $(COLLECTION) && ANSIBLE_COLLECTIONS_PATH=$(TREE) PYTHONPATH=$(TREE) PATH=$(BIN):$$PATH ANSIBLE_HOME=$(TREE)/.ansible NO_COLOR=1
@@ -84,8 +85,9 @@ house: tree ## The rules of the house that a test can check
 docs-lint: tree ## antsibull-docs over the documentation of plugins and roles
 	@echo "==> antsibull-docs"; $(RUN) $(BIN)/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
 
-sanity: tree ## ansible-test sanity
-	@echo "==> ansible-test sanity"; $(RUN) $(COLLECTION)/tools/ansible_test.sh sanity
+sanity: build ## ansible-test sanity over what the tarball holds
+	@echo "==> ansible-test sanity"; rm -rf $(SHIPPED) && mkdir -p $(SHIPPED) && tar -C $(SHIPPED) -xzf $(TARBALL) && git init -q $(SHIPPED)
+	@cd $(SHIPPED) && PATH=$(BIN):$$PATH NO_COLOR=1 bash $(CURDIR)/tools/ansible_test.sh sanity
 
 .PHONY: test-fast
 test-fast: drift lint types house units docs-lint sanity ## All gates that need no docker

@@ -3,7 +3,6 @@
 # ansible-test sanity in virtual environments of its own, which it keeps between runs. It would download the bootstrap
 # of pip from a fixed address; a file that already lies in its cache is used instead, so that the package index suffices.
 set -euo pipefail
-cd "$(dirname "$0")/.."
 cache="$HOME/.ansible/test/cache"
 mkdir -p "$cache"
 pip=$(python - <<'PY'
@@ -17,8 +16,8 @@ PY
 bootstrap="$cache/get_pip_${pip//./_}.py"
 if [ ! -s "$bootstrap" ]; then
     cat > "$bootstrap" <<PY
-import ensurepip, subprocess, sys
-ensurepip.bootstrap()
+import subprocess, sys
+subprocess.run([sys.executable, "-m", "ensurepip"], check=True, stdout=subprocess.DEVNULL)
 subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pip==$pip"], check=True)
 PY
 fi

@@ -15,7 +15,7 @@ description:
   - Refuses unknown C(circleci_*) names and names the nearest known one.
   - All problems are reported at once. The values of secrets are never repeated.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   verb:
     description: Verb whose variables are checked, the name of a playbook of this collection.

@@ -14,7 +14,7 @@ description:
   - Reads operating system, Python, memory, disk, cgroup version and clock of a host and compares them with what its purposes need.
   - It never fails because of what it finds. M(onprem.circleci_server.site_preflight) joins the findings of all hosts and fails once.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   name:
     description: Name of the host in findings.

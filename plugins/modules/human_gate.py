@@ -16,7 +16,7 @@ description:
   - A gate that no program can look at is passed by running the same command again after it was shown, or by naming it in O(passed).
   - What was passed is kept in a record, so that a gate is asked once in the life of a site.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   gates:
     description:
@@ -91,7 +91,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "gates": {"type": "list", "elements": "dict", "required": True},
-            "passed": {"type": "list", "elements": "str", "default": []},
+            "passed": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "record": {"type": "path", "required": True},
         },
         supports_check_mode=True,
@@ -103,7 +103,7 @@ def main() -> None:
         module.fail_json(msg=str(error))
     before: list[str] = list(record.get("passed", []))
     asked: list[str] = list(record.get("asked", []))
-    passed: list[str] = [name for name in before]
+    passed: list[str] = list(before)
     result: dict[str, Any] = {"open": "", "sentence": ""}
     for gate in module.params["gates"]:
         name = gate["name"]

@@ -14,7 +14,7 @@ description:
   - Runs on the control host. Checks cluster, registry, bundle, upgrade step and support period, and joins what M(onprem.circleci_server.host_preflight) found on the hosts.
   - Nothing is changed. All problems are reported together; a problem that is waived by name is reported and does not fail.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 requirements:
   - kubernetes (Python library) on the control host
 options:

@@ -120,7 +120,7 @@ _TYPE_NAMES = {"str": "text", "path": "a path", "int": "a whole number", "bool":
 
 
 def _check_host_port(value: str) -> bool:
-    host, _, port = value.partition(":")
+    host, _colon, port = value.partition(":")
     if "/" in value or not _HOSTNAME.fullmatch(host):
         return False
     return ":" not in value or (port.isdigit() and 0 < int(port) < 65536)
