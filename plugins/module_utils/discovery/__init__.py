@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from .collect import DiscoveryResult, FoundRef, Why, discover, explain, lock_input
 from .errors import DiscoveryError
-from .references import Reference, ReferenceError
 
 __all__ = [
     "DiscoveryError",
     "DiscoveryResult",
     "FoundRef",
-    "Reference",
-    "ReferenceError",
     "Why",
     "discover",
     "explain",

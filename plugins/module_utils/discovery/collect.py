@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Optional, Sequence
+from typing import Any, Optional
 
+from ..mirror.errors import UsageError
+from ..mirror.oci import Reference
 from .errors import DiscoveryError
-from .references import Reference, ReferenceError, parse_or_none
+from .references import basename, parse_or_none, place, says_version
 from .render import Chart, find_helm, render
 from .walk import Hit, in_object, in_values, merged, switches, with_path, without_path
 
@@ -61,20 +64,20 @@ class _Collection:
 
     def add(self, hit: Hit, file: str) -> None:
         try:
-            reference = Reference.parse(hit.written).pinned()
-        except ReferenceError as error:
+            reference = Reference.parse(hit.written)
+        except UsageError as error:
             if hit.sure:
                 raise DiscoveryError(f"{file}: {hit.path}: {error}") from error
             self.ignored[hit.written] = f"{file}: {hit.path}"
             return
-        entry = self.found.setdefault(str(reference), FoundRef(reference))
+        entry = self.found.setdefault(reference.name, FoundRef(reference))
         why = Why(file, hit.path, hit.rule)
         if why not in entry.why:
             entry.why.append(why)
         entry.sure = entry.sure or hit.sure
 
     def names(self) -> set[str]:
-        return {entry.ref.name for entry in self.found.values()}
+        return {place(entry.ref) for entry in self.found.values()}
 
 
 def discover(
@@ -101,7 +104,7 @@ def discover(
     configured = copy.deepcopy(dict(values or {}))
     for key in relocation_keys:
         without_path(configured, tuple(key.split(".")))
-    known_names = {str(Reference.parse(name).name) for name in known}
+    known_names = {place(Reference.parse(name)) for name in known}
     collection = _Collection()
 
     for name, tag in tags.items():
@@ -133,7 +136,7 @@ def discover(
                 f"({first.file}: {first.path}); take the value that names the private registry out of circleci_values"
             )
         del collection.found[text]
-    refs = sorted(collection.found.values(), key=lambda entry: str(entry.ref))
+    refs = sorted(collection.found.values(), key=lambda entry: entry.ref.name)
     for entry in refs:
         entry.why.sort(key=lambda why: (why.file, why.path, why.rule))
     return DiscoveryResult(refs, chart.name, chart.version, tags, skipped, collection.ignored)
@@ -178,14 +181,14 @@ def _as_rendered(hit: Hit, rendered: Sequence[Reference], known: set[str]) -> Hi
     reference = Reference.parse(hit.written)
     if reference.registry != "docker.io" or hit.sure:
         return hit
+    short = reference.repository.removeprefix("library/")
     same = [
         other
         for other in rendered
-        if other.tag == reference.tag
-        and (other.repository == reference.repository.replace("library/", "") or other.basename == reference.repository.replace("library/", ""))
+        if other.tag == reference.tag and short in (other.repository, basename(other))
     ]
     if same:
-        return Hit(str(same[0]), hit.path, hit.rule, hit.sure)
+        return Hit(same[0].name, hit.path, hit.rule, hit.sure)
     return hit
 
 
@@ -193,7 +196,7 @@ def lock_input(result: DiscoveryResult, platforms: Sequence[str]) -> list[dict[s
     """Entries of a lock file, not yet pinned."""
     return [
         {
-            "ref": str(entry.ref),
+            "ref": entry.ref.name,
             "digest": entry.ref.digest,
             "platforms": list(platforms),
             "why": [why.as_dict() for why in entry.why],
@@ -208,8 +211,8 @@ def explain(refs: Iterable[Mapping[str, Any]], image: str) -> list[tuple[str, Wh
     found = []
     for entry in refs:
         reference = Reference.parse(str(entry["ref"]))
-        named = image in (reference.name, reference.repository, reference.basename)
-        full = wanted is not None and wanted.name == reference.name and wanted.tag in (None, reference.tag)
+        named = image in (place(reference), reference.repository, basename(reference))
+        full = wanted is not None and place(wanted) == place(reference) and (not says_version(image) or wanted.tag == reference.tag)
         if named or full:
-            found += [(str(reference), Why(why["file"], why["path"], why["rule"])) for why in entry.get("why", [])]
+            found += [(reference.name, Why(why["file"], why["path"], why["rule"])) for why in entry.get("why", [])]
     return found

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Iterable, Iterator, Mapping, Optional
+from typing import Any, Optional
 
-from .references import in_text, parse_or_none
+from .references import in_text, parse_or_none, says_version
 
 CONTAINER_LISTS = {
     "containers": "container",
@@ -77,7 +78,7 @@ def _container(container: Any, path: str, kind: str, known: set[str]) -> Iterato
 def _setting(name: str, value: str, path: str, known: set[str]) -> Iterator[Hit]:
     """A named text: a name that says image makes a bare ``pause:3.6`` an image."""
     reference = parse_or_none(value) if _names_image(name) and "://" not in value else None
-    if reference is not None and (reference.tag or reference.digest):
+    if reference is not None and says_version(value):
         yield Hit(value, path, "setting whose name says image", sure=False)
         return
     for written, rule in in_text(value, known):
@@ -110,7 +111,7 @@ def _value(value: str, path: str, tags: Mapping[str, str]) -> Iterator[Hit]:
     reference = parse_or_none(value) if value and "://" not in value else None
     if reference is None:
         return
-    if reference.tag or reference.digest:
+    if says_version(value):
         yield Hit(value, path, "value whose key says image", sure=False)
     elif value in tags:
         yield Hit(f"{value}:{tags[value]}", path, "value whose key says image, tag from images.yaml")

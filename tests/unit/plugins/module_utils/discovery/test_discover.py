@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from ansible_collections.onprem.circleci_server.plugins.module_utils.discovery import (
     DiscoveryError,
     DiscoveryResult,
@@ -125,7 +124,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def rules(result: DiscoveryResult) -> dict[str, set[str]]:
-    return {str(entry.ref): {why.rule for why in entry.why} for entry in result.refs}
+    return {entry.ref.name: {why.rule for why in entry.why} for entry in result.refs}
 
 
 def test_finds_every_kind_of_place(site: Site) -> None:
@@ -149,14 +148,14 @@ def test_known_repositories_are_seen_in_texts(site: Site) -> None:
 
 
 def test_reasons_name_file_and_path(site: Site) -> None:
-    entry = next(entry for entry in site.discover().refs if entry.ref.basename == "kong")
+    entry = next(entry for entry in site.discover().refs if entry.ref.repository == "library/kong")
     assert [(why.file, why.path) for why in entry.why] == [
         ("circleci-server/templates/cron.yaml", "CronJob/clean spec.jobTemplate.spec.template.spec.containers[0].image")
     ]
 
 
 def test_only_places_that_run_are_sure(site: Site) -> None:
-    sure = {str(entry.ref): entry.sure for entry in site.discover().refs}
+    sure = {entry.ref.name: entry.sure for entry in site.discover().refs}
     assert not sure["docker.io/library/pause:3.6"]
     assert not sure["docker.io/velero/velero:v1.16.1"]
     assert sure["cciserver.azurecr.io/frontend:1"]
@@ -208,13 +207,13 @@ def test_an_image_in_the_private_registry_is_refused(site: Site) -> None:
 
 def test_lists_and_own_images_come_with_their_reason(site: Site) -> None:
     result = site.discover(listed=[{"ref": "circleci/docker-gc:2.0", "path": "nomad_client", "why": "cleans Nomad clients"}], extras=["me/job:1"])
-    whys = {str(entry.ref): entry.why[0].as_dict() for entry in result.refs}
+    whys = {entry.ref.name: entry.why[0].as_dict() for entry in result.refs}
     assert whys["docker.io/circleci/docker-gc:2.0"] == {"file": "catalog", "path": "nomad_client", "rule": "cleans Nomad clients"}
     assert whys["docker.io/me/job:1"]["rule"] == "asked for by you"
 
 
 def test_a_wrong_extra_is_refused(site: Site) -> None:
-    with pytest.raises(DiscoveryError, match="your variables: extra images: 'Me/Job' is no image reference: .*upper-case"):
+    with pytest.raises(DiscoveryError, match=r"your variables: extra images: 'Me/Job': 'Me/Job' is not a repository path.*lower case"):
         site.discover(extras=["Me/Job"])
 
 
