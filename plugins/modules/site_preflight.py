@@ -180,7 +180,7 @@ def read_bundle(folder: str) -> Finding:
     if not Path(folder).is_dir():
         return site.check_bundle(folder, present=False, error="")
     try:
-        Bundle.open(folder)
+        Bundle.open([Path(folder)])
     except MirrorError as error:
         return site.check_bundle(folder, present=True, error=str(error))
     return site.check_bundle(folder, present=True, error="")
