@@ -158,7 +158,7 @@ securityContext: {runAsUser: 1001, runAsGroup: 1001, fsGroup: 1001, runAsNonRoot
 
 {{- define "standin.adminEnv" -}}
 {{- $auth := .Values.postgresql.auth -}}
-{{- $internal := include "standin.on" .Values.postgresql.internal -}}
+{{- $internal := eq (include "standin.on" .Values.postgresql.internal) "true" -}}
 {{- $user := $internal | ternary "postgres" ($auth.username | default "postgres") -}}
 {{- $key := $internal | ternary "postgres-password" "password" -}}
 {{- include "standin.postgresEnv" (list . "PGADMIN" $user ($auth.existingSecret | default "postgresql") $key) }}
@@ -171,8 +171,9 @@ securityContext: {runAsUser: 1001, runAsGroup: 1001, fsGroup: 1001, runAsNonRoot
 - {name: STANDIN_RELEASE, value: {{ $ctx.Chart.Version | quote }}}
 - {name: STANDIN_NEEDS, value: {{ join "," $needs | quote }}}
 - {name: K8S_POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-{{- with $w.ports }}
-- {name: STANDIN_PORTS, value: {{ range $i, $p := . }}{{ if $i }},{{ end }}{{ $p.port }}{{ end | quote }}}
+{{- if $w.ports }}
+{{- $ports := list }}{{ range $w.ports }}{{ $ports = append $ports (toString .port) }}{{ end }}
+- {name: STANDIN_PORTS, value: {{ join "," $ports | quote }}}
 {{- end }}
 {{- if $w.repl }}
 - {name: STANDIN_REPL, value: "true"}
