@@ -19,9 +19,10 @@ INVENTORY = "/root/inventory"
 SECRETS = "/etc/onprem-circleci/secrets.yml"
 VAULT_PASSWORD = "/etc/onprem-circleci/vault-password"  # noqa: S105 - a path
 NAMESPACE = "onprem.circleci_server"
-INSTALLED = "/root/.ansible/collections/ansible_collections/onprem/circleci_server"
+INSTALLED = "/usr/share/ansible/collections/ansible_collections/onprem/circleci_server"
 VENV = "/opt/onprem/venv/bin"
 CONNECTED_VERBS = ("bundle",)
+_EXEC = ("docker", "exec", "--env", "HOME=/root", "--workdir", "/root")
 # Each gate that a person would pass; the sandbox has no person, so it answers in advance where a test does not look at gates.
 ANSWERED_GATES = ["oauth_application", "first_administrator", "personal_token", "organization_namespace"]
 QUIET = {
@@ -77,7 +78,7 @@ class Result:
                         yield host, result
 
 
-def made_secrets(canary: str = "") -> dict[str, str]:
+def made_secrets() -> dict[str, str]:
     """The secrets that an operator would bring, made anew for each sandbox and kept beside its other state."""
     path = cache_dir() / "sandbox" / "operator-secrets.json"
     if path.exists():
@@ -139,14 +140,14 @@ def show(verb: str, *, extra: Mapping[str, Any] | None = None, arguments: Sequen
     """Run a verb with its ordinary output on this terminal and return its exit code."""
     container = layout.host(host_of(verb)).container
     words = command(verb, extra=extra, arguments=arguments)
-    return subprocess.run(["docker", "exec", container, *words], check=False).returncode
+    return subprocess.run([*_EXEC, container, *words], check=False).returncode
 
 
 def run(verb: str, *, extra: Mapping[str, Any] | None = None, arguments: Sequence[str] = (), log: Path | None = None) -> Result:
     """Run a verb and read its events."""
     container = layout.host(host_of(verb)).container
     words = command(verb, extra=extra, arguments=arguments, environment={"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.jsonl"})
-    done = subprocess.run(["docker", "exec", container, *words], check=False, capture_output=True, text=True)
+    done = subprocess.run([*_EXEC, container, *words], check=False, capture_output=True, text=True)
     if log is not None:
         log.write_text(shlex.join(words) + "\n" + done.stdout + done.stderr, encoding="utf-8")
     events = []

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Programs by version and checksum: upstream's release file where its checksum is known, Go modules otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import tarfile
+import tempfile
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .common import SandboxError, cache_dir, lock, run, say, sha256_file, short_hash, write_atomic
+
+CATALOGUE = Path(__file__).with_name("artifacts.yml")
+USES = ("up", "content", "bench")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One entry of the catalogue."""
+
+    name: str
+    version: str
+    use: tuple[str, ...]
+    seconds: int
+    files: tuple[str, ...]
+    release: Mapping[str, Any] | None
+    build: Mapping[str, Any]
+    module_files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> str:
+        """Changes when the result may change; usual durations and users of it do not count."""
+        build = {key: value for key, value in self.build.items() if key != "sum"}
+        return short_hash({"name": self.name, "version": self.version, "files": list(self.files), "build": build})
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.version}"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (*self.files, *self.module_files)
+
+    def folder(self, cache: Path | None = None) -> Path:
+        return (cache or cache_dir()) / "artifacts" / f"{self.name}-{self.version}-{self.recipe}"
+
+
+def load(path: Path = CATALOGUE) -> list[Artifact]:
+    """Read and check the catalogue."""
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found: list[Artifact] = []
+    problems: list[str] = []
+    for entry in document["artifacts"]:
+        build = entry.get("build") or {}
+        label = f"{entry.get('name')} {entry.get('version')}"
+        if not isinstance(entry.get("version"), str):
+            problems.append(f"{label}: version must be quoted")
+        if not build.get("module") or not build.get("packages") or not build.get("module_version"):
+            problems.append(f"{label}: build needs module, module_version and packages")
+        problems.extend(f"{label}: use {use!r} is not one of {', '.join(USES)}" for use in entry["use"] if use not in USES)
+        release = entry.get("release")
+        if release and set(release["members"]) != set(entry["files"]):
+            problems.append(f"{label}: release.members must name each of files")
+        found.append(
+            Artifact(
+                name=entry["name"],
+                version=entry["version"],
+                use=tuple(entry["use"]),
+                seconds=int(entry["seconds"]),
+                files=tuple(entry["files"]),
+                release=release,
+                build=build,
+                module_files=build.get("module_files") or {},
+            )
+        )
+    keys = [(item.name, item.version) for item in found]
+    problems.extend(f"{name} {version}: listed twice" for name, version in sorted({key for key in keys if keys.count(key) > 1}))
+    if problems:
+        raise SandboxError(f"{path}: " + "; ".join(problems))
+    return found
+
+
+def find(name: str, version: str | None = None, catalogue: Iterable[Artifact] | None = None) -> Artifact:
+    """One artifact by name, and by version where there are several."""
+    items = list(catalogue) if catalogue is not None else load()
+    matching = [item for item in items if item.name == name and version in (None, item.version)]
+    if not matching:
+        known = ", ".join(sorted(item.label for item in items))
+        raise SandboxError(f"artifact {name}{f' {version}' if version else ''} is not in {CATALOGUE.name}; known: {known}")
+    if len(matching) > 1:
+        raise SandboxError(f"artifact {name} has several versions: {', '.join(item.version for item in matching)}; name one")
+    return matching[0]
+
+
+def is_ready(item: Artifact) -> bool:
+    """Whether it lies complete in the cache. Folders appear by one rename, so a killed build leaves nothing half."""
+    return (item.folder() / "artifact.json").is_file()
+
+
+def verify(item: Artifact) -> None:
+    """Compare every file with the checksum written when it was made."""
+    folder = item.folder()
+    record = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
+    for name, digest in record["sha256"].items():
+        path = folder / name
+        if not path.is_file() or sha256_file(path) != digest:
+            shutil.rmtree(folder)
+            raise SandboxError(f"{path} is not what was put there; the folder has been removed, run the same command again")
+
+
+def ensure(item: Artifact, *, check: bool = True) -> Path:
+    """The folder with the files of an artifact; makes it when it is not there yet."""
+    if not is_ready(item):
+        with lock(cache_dir() / "locks" / f"artifact-{item.name}-{item.version}.lock", f"making {item.label}", wait=True):
+            if not is_ready(item):
+                _make(item)
+    elif check:
+        verify(item)
+    return item.folder()
+
+
+def _make(item: Artifact) -> None:
+    parent = item.folder().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    for leftover in parent.glob(f".{item.folder().name}.*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{item.folder().name}.", dir=parent))
+    begin = time.monotonic()
+    try:
+        way = _from_release(item, work) or _from_modules(item, work)
+        digests = {}
+        for name in item.outputs:
+            path = work / name
+            if not path.is_file():
+                raise SandboxError(f"{item.label}: {name} is missing after it was made")
+            path.chmod(0o755 if name in item.files else 0o644)
+            digests[name] = sha256_file(path)
+        record = {"name": item.name, "version": item.version, "recipe": item.recipe, "sha256": digests, **way}
+        write_atomic(work / "artifact.json", json.dumps(record, indent=2, sort_keys=True) + "\n")
+        write_atomic(work / "SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())))
+        work.chmod(0o755)
+        work.rename(item.folder())
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    say(f"{item.label}: ready after {time.monotonic() - begin:.0f} s")
+
+
+def _from_release(item: Artifact, work: Path) -> dict[str, Any] | None:
+    """Upstream's release file, or None where its checksum is unknown or there is no way to it."""
+    release = item.release
+    if not release:
+        return None
+    algorithm = next((name for name in ("sha256", "sha512") if release.get(name)), None)
+    if algorithm is None or item.module_files:
+        return None
+    if os.environ.get("ONPREM_CIRCLECI_SANDBOX_BUILD") == "1":
+        return None
+    url = str(release["url"])
+    archive = work / "release.download"
+    say(f"{item.label}: downloading {url}")
+    digest = hashlib.new(algorithm)
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer, archive.open("wb") as output:
+            while block := answer.read(1 << 20):
+                digest.update(block)
+                output.write(block)
+    except OSError as exc:
+        archive.unlink(missing_ok=True)
+        say(f"{item.label}: no way to the release file ({exc}); building it from Go modules instead")
+        return None
+    if digest.hexdigest() != release[algorithm]:
+        raise SandboxError(f"{url}: {algorithm} is {digest.hexdigest()}, {CATALOGUE.name} has {release[algorithm]}")
+    unpack(archive, release["members"], work)
+    archive.unlink()
+    return {"way": "release", "url": url}
+
+
+def unpack(archive: Path, members: Mapping[str, str], target: Path) -> None:
+    """Take the named members out of a zip or tar file."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as bundle:
+            for name, member in members.items():
+                with bundle.open(member) as source, (target / name).open("wb") as output:
+                    shutil.copyfileobj(source, output)
+        return
+    with tarfile.open(archive) as bundle:
+        for name, member in members.items():
+            stream = bundle.extractfile(member)
+            if stream is None:
+                raise SandboxError(f"{archive}: {member} is no file")
+            with (target / name).open("wb") as output:
+                shutil.copyfileobj(stream, output)
+
+
+_REPLACE_BLOCK = re.compile(r"^replace\s*\((.*?)^\)", re.MULTILINE | re.DOTALL)
+_REPLACE_LINE = re.compile(r"^replace\s+([^(\s].*)$", re.MULTILINE)
+
+
+def replace_lines(go_mod: str, replace_local: Mapping[str, str]) -> list[str]:
+    """The replace lines of a module, with local folders turned into published versions.
+
+    `go install pkg@version` refuses modules with replace lines, and a dependency's replace lines do not count: so a module
+    of our own has to carry them.
+    """
+    body = "\n".join([*_REPLACE_BLOCK.findall(go_mod), *_REPLACE_LINE.findall(go_mod)])
+    lines: list[str] = []
+    for raw in body.splitlines():
+        line = raw.split("//", 1)[0].strip()
+        if not line:
+            continue
+        old, new = (side.strip() for side in line.split("=>", 1))
+        if new.startswith((".", "/")):
+            module = old.split()[0]
+            version = next((replace_local[prefix] for prefix in sorted(replace_local, key=len, reverse=True) if module.startswith(prefix)), None)
+            if version is None:
+                raise SandboxError(f"replace {old} => {new} points to a folder and replace_local has no version for it")
+            new = f"{module} {version}"
+        lines.append(f"{old} => {new}")
+    return lines
+
+
+def _from_modules(item: Artifact, work: Path) -> dict[str, Any]:
+    build = item.build
+    if shutil.which("go") is None:
+        raise SandboxError(
+            f"{item.label} must be built and `go` is not installed: install Go 1.24 or later (https://go.dev/doc/install) and put it on PATH"
+        )
+    if build["cgo"] and shutil.which("gcc") is None:
+        raise SandboxError(f"{item.label} needs a C compiler: install gcc and libc6-dev (Debian: apt-get install gcc libc6-dev)")
+    say(f"{item.label}: building from Go modules (usually {item.seconds} s on two cores, once)")
+    env = {
+        **os.environ,
+        "GOFLAGS": "-mod=mod -trimpath -buildvcs=false",
+        "GOWORK": "off",
+        "CGO_ENABLED": "1" if build["cgo"] else "0",
+        "GOOS": "linux",
+        "GOARCH": "amd64",
+        "GO111MODULE": "on",
+    }
+    module, version = str(build["module"]), str(build["module_version"])
+    with tempfile.TemporaryDirectory(prefix="onprem-circleci-build-") as temporary:
+        place = Path(temporary)
+        # outside any module, so that no other go.mod has a say
+        answer = json.loads(run(["go", "mod", "download", "-json", f"{module}@{version}"], env={**env, "GOFLAGS": "-mod=mod"}, cwd=place).stdout)
+        if build.get("sum") and answer["Sum"] != build["sum"]:
+            raise SandboxError(f"{module}@{version}: checksum is {answer['Sum']}, {CATALOGUE.name} has {build['sum']}")
+        for name, member in item.module_files.items():
+            shutil.copyfile(Path(answer["Dir"]) / member, work / name)
+        own = Path(answer["GoMod"]).read_text(encoding="utf-8")
+        go_line = re.search(r"^go\s+(\S+)", own, re.MULTILINE)
+        lines = ["module onprem.invalid/build", "", f"go {go_line.group(1) if go_line else '1.21'}", "", f"require {module} {version}", ""]
+        lines += [f"replace {line}" for line in replace_lines(own, build.get("replace_local") or {})]
+        (place / "go.mod").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        out = place / "out"
+        out.mkdir()
+        run(["nice", "-n", "10", "go", "build", "-ldflags", str(build["ldflags"]), "-o", f"{out}/", *build["packages"]], env=env, cwd=place)
+        for name in item.files:
+            made = out / name
+            if made.is_file():
+                shutil.move(made, work / name)
+    go_version = run(["go", "env", "GOVERSION"]).stdout.strip()
+    return {"way": "build", "module": f"{module}@{version}", "sum": answer["Sum"], "go": go_version}
+
+
+def wanted(uses: Iterable[str], catalogue: Iterable[Artifact] | None = None) -> list[Artifact]:
+    """The artifacts that somebody in `uses` asks for, in the order of the catalogue."""
+    ask = set(uses)
+    return [item for item in (catalogue if catalogue is not None else load()) if ask.intersection(item.use)]
+
+
+def executable(path: Path) -> bool:
+    return path.is_file() and bool(path.stat().st_mode & stat.S_IXUSR)

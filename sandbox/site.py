@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Making, checking and removing the two networks and their hosts."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from . import artifacts, content, docker, images, kube, layout
+from .common import SandboxError, cache_dir, run, say, short_hash, step, write_atomic
+
+GUEST = Path(__file__).with_name("guest")
+# What a container needs to boot systemd without being privileged; SYS_RESOURCE is dropped because not every machine has it to give.
+FLAGS = (
+    "--cap-add=ALL",
+    "--cap-drop=SYS_RESOURCE",
+    "--security-opt=seccomp=unconfined",
+    "--security-opt=apparmor=unconfined",
+    "--security-opt=systempaths=unconfined",
+    "--cgroupns=host",
+    "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
+    "--device=/dev/kmsg",
+    "--device=/dev/fuse",
+    "--tmpfs=/run",
+    "--tmpfs=/run/lock",
+    "--stop-signal=SIGRTMIN+3",
+    "--sysctl=net.ipv6.conf.all.disable_ipv6=1",
+)
+KUBECONFIG = "/etc/onprem-circleci/kubeconfig"
+BUNDLE_DIR = "/srv/bundle"
+
+
+def state_dir() -> Path:
+    return cache_dir() / "state"
+
+
+def host_dir(name: str) -> Path:
+    return state_dir() / "hosts" / name
+
+
+def keys_dir() -> Path:
+    return state_dir() / "keys"
+
+
+def volume_dir(host: layout.Host, volume: str) -> Path:
+    return host_dir(host.name) / "volumes" / volume.strip("/").replace("/", "-")
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------------
+
+
+def ensure_keys(internet_names: Iterable[str]) -> None:
+    """All keys of this sandbox in one go; they live as long as the sandbox does."""
+    keys = keys_dir()
+    names = sorted(internet_names)
+    if (keys / "complete").is_file():
+        return
+    shutil.rmtree(keys, ignore_errors=True)
+    keys.mkdir(parents=True, mode=0o700)
+    with step("making keys and certificates", 3):
+        docker.call(
+            [
+                "run", "--rm", "--network=none", f"--label={layout.LABEL}=keys", f"--volume={keys}:/out", f"--volume={GUEST}:/guest:ro",
+                f"--env=INTERNET_NAMES={','.join(f'DNS:{name}' for name in names)}", f"--env=APISERVER_NAMES={kube.apiserver_names()}",
+                images.IMAGES["host"].reference, "sh", "/guest/keys.sh", *(item.name for item in layout.HOSTS),
+            ]
+        )  # fmt: skip
+
+
+# --- networks -----------------------------------------------------------------------------------------------------------
+
+
+def ensure_networks() -> None:
+    """Two docker networks without a way out; the machine itself is closed to their hosts as well."""
+    known = docker.inspect("network", [net.name for net in layout.NETWORKS.values()])
+    for side, net in layout.NETWORKS.items():
+        found = known.get(net.name)
+        if found is None:
+            with step(f"making the {side} network {net.subnet}"):
+                docker.call(
+                    [
+                        "network", "create", "--internal", f"--subnet={net.subnet}", f"--gateway={net.host_address}", f"--label={layout.LABEL}={side}",
+                        f"--opt=com.docker.network.bridge.name={net.bridge}", net.name,
+                    ]
+                )  # fmt: skip
+        elif not found.get("Internal") or found.get("Labels", {}).get(layout.LABEL) != side:
+            raise SandboxError(f"docker network {net.name} exists and is not the sandbox's; remove or rename it")
+        for rule in firewall_rules(net):
+            if run(["iptables", "-w", "-C", *rule], check=False).returncode != 0:
+                run(["iptables", "-w", "-I", *rule])
+
+
+def firewall_rules(net: layout.Network) -> list[list[str]]:
+    """`--internal` does not keep hosts from the machine's own services; answers to the operator's browser are allowed."""
+    return [["INPUT", "-i", net.bridge, "-m", "conntrack", "!", "--ctstate", "ESTABLISHED,RELATED", "-m", "comment", "--comment", layout.LABEL, "-j", "DROP"]]
+
+
+def remove_networks() -> None:
+    for net in layout.NETWORKS.values():
+        for rule in firewall_rules(net):
+            while run(["iptables", "-w", "-D", *rule], check=False).returncode == 0:
+                pass
+        found = docker.inspect("network", [net.name]).get(net.name)
+        if found and layout.LABEL in (found.get("Labels") or {}):
+            docker.call(["network", "rm", net.name])
+
+
+# --- hosts --------------------------------------------------------------------------------------------------------------
+
+
+def host_files(item: layout.Host, vendor: content.Content) -> dict[str, tuple[bytes, int]]:
+    """Everything that a host gets before its first boot: path -> content, mode."""
+    keys = keys_dir()
+    net = layout.NETWORKS[item.network]
+    files: dict[str, tuple[bytes, int]] = {}
+
+    def put(path: str, data: str | bytes, mode: int = 0o644) -> None:
+        files[path] = (data if isinstance(data, bytes) else data.encode(), mode)
+
+    domain = layout.DOMAIN if item.network == "site" else "internet.example"
+    gateway = layout.host("gateway").address if item.network == "site" else ""
+    put("/etc/onprem-sandbox/network.env", f"ADDRESS={item.address}\nGATEWAY={gateway}\n")
+    put("/etc/onprem-sandbox/resolv.conf", f"search {domain}\nnameserver {net.dns}\noptions timeout:2 attempts:2\n")
+    put("/etc/onprem-sandbox/hosts", f"127.0.0.1 localhost\n{item.address} {item.fqdn} {item.name}\n")
+    put("/etc/onprem-sandbox/hostname", f"{item.name}\n")
+    put("/etc/onprem-sandbox/boot.sh", (GUEST / "boot.sh").read_bytes(), 0o755)
+    put(
+        "/etc/systemd/system/onprem-sandbox-boot.service",
+        "[Unit]\nDescription=Network of the sandbox\nDefaultDependencies=no\nBefore=network-pre.target sysinit.target\nWants=network-pre.target\n\n"
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/etc/onprem-sandbox/boot.sh\n\n[Install]\nWantedBy=sysinit.target\n",
+    )
+    _enable(files, "onprem-sandbox-boot", "sysinit.target")
+    for path in sorted((keys / "ssh" / item.name).iterdir()):
+        put(f"/etc/ssh/{path.name}", path.read_bytes(), 0o644 if path.suffix == ".pub" else 0o600)
+    if item.network == "site":
+        put("/root/.ssh/authorized_keys", (keys / "bastion.pub").read_bytes(), 0o600)
+    if item.name == "bastion":
+        put("/root/.ssh/id_ed25519", (keys / "bastion").read_bytes(), 0o600)
+        put("/root/.ssh/id_ed25519.pub", (keys / "bastion.pub").read_bytes())
+        put("/root/.ssh/known_hosts", known_hosts(keys))
+        put(KUBECONFIG, kube.kubeconfig(keys, "admin", f"https://{kube.NODE}.{layout.DOMAIN}:{kube.API_PORT}"), 0o600)
+    if item.name == "workstation":
+        put("/usr/local/share/ca-certificates/sandbox-internet.crt", (keys / "internet" / "ca.crt").read_bytes())
+        put("/etc/apt/sources.list.d/internet.sources", vendor.apt_sources)
+        put("/etc/apt/keyrings/apt.internet.example.gpg", vendor.apt_key)
+    if item.name == kube.NODE:
+        files.update(kube.files(keys))
+        put("/etc/onprem-sandbox/pause.tar", content.pause_image(kube.PAUSE))
+        for name in kube.ENABLED:
+            _enable(files, name)
+    if item.name in ("gateway", "vendor"):
+        names = layout.site_names() if item.name == "gateway" else layout.internet_names(vendor.file_hosts)
+        domains = [layout.DOMAIN] if item.name == "gateway" else ["internet.example"]
+        put("/etc/onprem-sandbox/names.json", json.dumps({"listen": item.address, "names": names, "domains": domains}, indent=1))
+        put("/etc/onprem-sandbox/names.py", (GUEST / "names.py").read_bytes())
+        put(
+            "/etc/systemd/system/onprem-names.service",
+            "[Unit]\nDescription=DNS of this network (counts questions about other names)\n\n[Service]\n"
+            "ExecStart=/usr/bin/python3 /etc/onprem-sandbox/names.py /etc/onprem-sandbox/names.json\nExecReload=/bin/kill -HUP $MAINPID\n"
+            "Restart=always\nRestartSec=1\n\n[Install]\nWantedBy=multi-user.target\n",
+        )
+        _enable(files, "onprem-names")
+    if item.name == "gateway":
+        put("/etc/nftables.conf", "#!/usr/sbin/nft -f\nflush ruleset\n" + (GUEST / "tripwire.nft").read_text(encoding="utf-8"))
+        put("/etc/sysctl.d/90-gateway.conf", "net.ipv4.ip_forward=1\n")
+        files["/etc/systemd/system/multi-user.target.wants/nftables.service"] = (b"/lib/systemd/system/nftables.service", -1)
+    if item.name == "vendor":
+        files.update(content.vendor_files(vendor, keys))
+        for name in content.vendor_units(vendor):
+            _enable(files, name)
+    return files
+
+
+def _enable(files: dict[str, tuple[bytes, int]], unit: str, target: str = "multi-user.target") -> None:
+    # mode -1 marks a symbolic link
+    files[f"/etc/systemd/system/{target}.wants/{unit}.service"] = (f"/etc/systemd/system/{unit}.service".encode(), -1)
+
+
+def known_hosts(keys: Path) -> str:
+    lines = []
+    for item in layout.HOSTS:
+        if item.network == "site":
+            for kind in ("ed25519", "ecdsa"):
+                public = (keys / "ssh" / item.name / f"ssh_host_{kind}_key.pub").read_text(encoding="utf-8").split()
+                lines.append(f"{item.name},{item.fqdn},{item.address} {public[0]} {public[1]}")
+    return "\n".join(lines) + "\n"
+
+
+def tar_of(files: Mapping[str, tuple[bytes, int]]) -> bytes:
+    """Files as a tar for `docker cp`; mode -1 is a symbolic link to the content."""
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as archive:
+        for path, (data, mode) in sorted(files.items()):
+            info = tarfile.TarInfo(path.lstrip("/"))
+            info.mtime = int(time.time())
+            if mode == -1:
+                info.type, info.linkname, info.mode = tarfile.SYMTYPE, data.decode(), 0o777
+                archive.addfile(info)
+            else:
+                info.size, info.mode = len(data), mode
+                archive.addfile(info, io.BytesIO(data))
+    return output.getvalue()
+
+
+def mounts(item: layout.Host, vendor: content.Content) -> list[str]:
+    """Volumes of a host, and programs that lie in the cache once for all."""
+    found = [f"{volume_dir(item, volume)}:{volume}" for volume in item.volumes]
+
+    def program(name: str, artifact: str, version: str | None = None) -> None:
+        found.append(f"{artifacts.find(artifact, version).folder() / name}:/usr/local/bin/{name}:ro")
+
+    if item.name == kube.NODE:
+        for name in artifacts.find("kubernetes").files:
+            program(name, "kubernetes")
+        program("coredns", "coredns")
+    if item.image == "workstation":
+        program("kubectl", "kubernetes")
+        program("helm", "helm")
+    if item.name == "vendor":
+        found.append(f"{vendor.folder}:/srv/internet:ro")
+    return found
+
+
+def create_args(item: layout.Host, vendor: content.Content) -> list[str]:
+    net = layout.NETWORKS[item.network]
+    args = ["create", f"--name={item.container}", f"--hostname={item.name}", f"--network={net.name}", f"--ip={item.address}", f"--dns={net.dns}", *FLAGS]
+    args += [f"--volume={mount}" for mount in mounts(item, vendor)]
+    return [*args, f"--label={layout.LABEL}={item.name}"]
+
+
+def recipe(item: layout.Host, vendor: content.Content, files: Mapping[str, tuple[bytes, int]]) -> str:
+    """Changes when a host would be made differently now. Keys do not count: they differ by sandbox."""
+    own = {path: data.decode("latin-1") for path, (data, _) in files.items() if path.endswith((".sh", ".py", ".nft", ".conf", ".service", "config.toml", "kubelet.yaml"))}
+    return short_hash({"image": images.IMAGES[item.image].key, "args": create_args(item, vendor), "files": own})
+
+
+def containers() -> dict[str, dict[str, Any]]:
+    """All containers of the sandbox, by name."""
+    names = docker.call(["ps", "--all", "--filter", f"label={layout.LABEL}", "--format", "{{.Names}}"]).stdout.split()
+    return docker.inspect("container", names)
+
+
+def _parallel(function: Callable[[layout.Host], None], hosts: Iterable[layout.Host]) -> None:
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for future in [pool.submit(function, item) for item in hosts]:
+            future.result()
+
+
+def ensure_hosts(vendor: content.Content, *, start_them: bool = True) -> bool:
+    """Make missing hosts, start stopped ones. True when anything was done."""
+    known = containers()
+    make: list[layout.Host] = []
+    start: list[layout.Host] = []
+    outdated: list[str] = []
+    prepared: dict[str, tuple[dict[str, tuple[bytes, int]], str]] = {}
+    for item in layout.HOSTS:
+        files = host_files(item, vendor)
+        prepared[item.name] = (files, recipe(item, vendor, files))
+        found = known.get(item.container)
+        marker = host_dir(item.name) / "made"
+        if found is None or not marker.is_file() or marker.read_text(encoding="utf-8").split()[0] != found["Id"]:
+            make.append(item)
+        elif marker.read_text(encoding="utf-8").split()[1] != prepared[item.name][1]:
+            if item.keeps_state:
+                outdated.append(item.name)
+                if not found["State"]["Running"]:
+                    start.append(item)
+            else:
+                make.append(item)
+        elif not found["State"]["Running"]:
+            start.append(item)
+    if outdated:
+        say(f"made by another version of the sandbox, and left as they are: {', '.join(outdated)}. `python3 -m sandbox down` and `up` makes them anew")
+
+    def create(item: layout.Host) -> None:
+        shutil.rmtree(host_dir(item.name), ignore_errors=True)
+        docker.call(["rm", "--force", "--volumes", item.container], check=False)
+        for volume in item.volumes:
+            volume_dir(item, volume).mkdir(parents=True, mode=0o755)
+        host_dir(item.name).mkdir(parents=True, exist_ok=True)
+        files, digest = prepared[item.name]
+        ident = docker.call([*create_args(item, vendor), images.IMAGES[item.image].reference]).stdout.strip()
+        docker.call(["cp", "-", f"{item.container}:/"], stdin=tar_of(files))
+        write_atomic(host_dir(item.name) / "made", f"{ident} {digest}\n")
+
+    if make:
+        with step(f"making hosts: {', '.join(item.name for item in make)}", 5):
+            _parallel(create, make)
+    if start_them and (make or start):
+        with step(f"starting hosts: {', '.join(item.name for item in [*make, *start])}", 8):
+            _parallel(lambda item: start_host(item), [*make, *start])
+    return bool(make or start)
+
+
+def start_host(item: layout.Host) -> None:
+    docker.call(["start", item.container])
+
+
+def wait_ready(hosts: Iterable[layout.Host] = layout.HOSTS, *, timeout: float = 180) -> None:
+    """systemd has come up on every host, Kubernetes is Ready, the gateway answers."""
+    deadline = time.monotonic() + timeout
+
+    def booted(item: layout.Host) -> None:
+        state = ""
+        while time.monotonic() < deadline:
+            state = docker.execute(item.container, ["systemctl", "is-system-running"], check=False).stdout.strip()
+            if state == "running":
+                return
+            if state == "degraded":
+                failed = docker.execute(item.container, ["systemctl", "list-units", "--failed", "--plain", "--no-legend"], check=False).stdout
+                units = [line.split()[0] for line in failed.splitlines() if line.strip()]
+                raise SandboxError(f"{item.name}: failed units: {', '.join(units)}; see `python3 -m sandbox exec {item.name} -- systemctl status {' '.join(units)}`")
+            time.sleep(0.4)
+        raise SandboxError(f"{item.name}: systemd is {state or 'silent'} after {timeout:.0f} s; see `python3 -m sandbox exec {item.name} -- journalctl -b`")
+
+    with step("waiting for the hosts to boot", 10):
+        _parallel(booted, hosts)
+    if any(item.name == kube.NODE for item in hosts):
+        with step("waiting for Kubernetes", 15):
+            while not kubernetes_ready():
+                if time.monotonic() > deadline:
+                    raise SandboxError(f"Kubernetes is not Ready after {timeout:.0f} s; see `python3 -m sandbox exec node1 -- journalctl -u kubelet -u kube-apiserver`")
+                time.sleep(0.5)
+
+
+def kubernetes_ready() -> bool:
+    """Asked from the bastion, over the network, as the operator does."""
+    bastion = layout.host("bastion").container
+    path = '{.items[0].status.conditions[?(@.type=="Ready")].status}'
+    ask = docker.execute(bastion, ["kubectl", "--kubeconfig", KUBECONFIG, "--request-timeout=5s", "get", "nodes", "-o", f"jsonpath={path}"], check=False)
+    return ask.returncode == 0 and ask.stdout.strip() == "True"
+
+
+def finish_hosts() -> None:
+    """What can only be done in running hosts."""
+    workstation = layout.host("workstation").container
+    docker.execute(workstation, ["update-ca-certificates"])
+
+
+def same_keys(other: Path) -> bool:
+    """Whether the sandbox's present keys are those."""
+    mine = keys_dir() / "bastion.pub"
+    return mine.is_file() and mine.read_bytes() == (other / "bastion.pub").read_bytes()
+
+
+def empty(path: Path) -> None:
+    """Remove what is in a folder and leave the folder."""
+    for child in path.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
+
+
+def up(*, start: bool = True) -> None:
+    """Everything from the machine to a Ready cluster; each step does nothing when its result is there."""
+    for item in artifacts.wanted(["up", "content"]):
+        artifacts.ensure(item, check=False)
+    for name in images.IMAGES:
+        images.ensure(name)
+    vendor = content.ensure()
+    ensure_keys(layout.internet_names(vendor.file_hosts))
+    ensure_networks()
+    if not start:
+        ensure_hosts(vendor, start_them=False)
+        return
+    if ensure_hosts(vendor) or not (state_dir() / "ready").is_file():
+        (state_dir() / "ready").unlink(missing_ok=True)
+        wait_ready()
+        finish_hosts()
+        write_atomic(state_dir() / "ready", time.strftime("%Y-%m-%dT%H:%M:%SZ\n", time.gmtime()))
+    elif not kubernetes_ready():
+        wait_ready()
+
+
+def down() -> None:
+    """Take away what is ours, and nothing else. The cache stays."""
+    names = docker.call(["ps", "--all", "--quiet", "--filter", f"label={layout.LABEL}"]).stdout.split()
+    if names:
+        with step(f"removing {len(names)} hosts", 5):
+            docker.call(["rm", "--force", "--volumes", *names])
+    remove_networks()
+    if state_dir().exists():
+        with step("removing their state", 3):
+            remove_state(state_dir())
+
+
+def remove_state(path: Path) -> None:
+    """Remove a folder of ours; mounts that a killed host left in it go first."""
+    with open("/proc/self/mounts", encoding="utf-8") as stream:
+        inside = [line.split()[1] for line in stream if line.split()[1].startswith(f"{path}/")]
+    for mount in sorted(inside, reverse=True):
+        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        run(["rm", "-rf", "--one-file-system", os.fspath(path)])
