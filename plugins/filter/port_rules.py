@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: Contributors to onprem.circleci_server
+"""Filters over the model of ports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from ansible.errors import AnsibleFilterError
+
+from ..plugin_utils.catalog import Catalog, CatalogError
+from ..plugin_utils.port_model import (
+    PortModel,
+    Problem,
+    SiteInventoryError,
+    build_model,
+    explain,
+    flows_of,
+    options_from,
+    port_facts,
+    rule_table,
+    site_inventory,
+    site_members,
+)
+from ..plugin_utils.port_model.inventory import addresses_of
+
+
+def site_hosts(
+    group: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str
+) -> list[dict[str, Any]]:
+    """Hosts of a group in the site of one host, with the addresses under which others reach them."""
+    if not isinstance(group, str) or not group:
+        raise AnsibleFilterError(f"site_hosts: the name of a group is needed, found {group!r}")
+    try:
+        names = site_members(groups, group, inventory_hostname)
+    except SiteInventoryError as error:
+        raise AnsibleFilterError(f"site_hosts: {error}") from error
+    result = []
+    for name in names:
+        addresses, problem = addresses_of(name, hostvars[name])
+        result.append(
+            {"name": name, "address": addresses[0] if addresses else "", "addresses": list(addresses), "problem": problem}
+        )
+    return result
+
+
+def _model(
+    groups: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    inventory_hostname: str,
+    release: str,
+    platform: str,
+    options: Mapping[str, Any] | None,
+) -> tuple[PortModel, tuple[Problem, ...]]:
+    try:
+        inventory = site_inventory(groups, hostvars, inventory_hostname)
+        facts = port_facts(Catalog.load().ports(release))
+    except (SiteInventoryError, CatalogError) as error:
+        raise AnsibleFilterError(f"port model: {error}") from error
+    parsed, problems = options_from(options or {})
+    model = build_model(inventory, facts, release, platform, parsed)
+    return model, problems + model.problems
+
+
+def _checked(*arguments: Any) -> PortModel:
+    model, problems = _model(*arguments)
+    if problems:
+        raise AnsibleFilterError("port model: " + "; ".join(str(problem) for problem in problems))
+    return model
+
+
+def port_model(
+    groups: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    inventory_hostname: str,
+    release: str,
+    platform: str,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The whole model of a site with its problems, which are not raised."""
+    model, problems = _model(groups, hostvars, inventory_hostname, release, platform, options)
+    return {
+        "site": model.inventory.site,
+        "release": release,
+        "platform": platform,
+        "rules": [rule.as_dict() for rule in model.rules],
+        "hosts": [
+            {"name": host.name, "addresses": list(host.addresses), "groups": sorted(host.groups)}
+            for host in model.inventory.hosts
+        ],
+        "check_only": dict(model.check_only),
+        "problems": [
+            {"field": item.field, "found": item.found, "expected": item.expected, "remedy": item.remedy}
+            for item in problems
+        ],
+    }
+
+
+def port_rules(
+    groups: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    inventory_hostname: str,
+    release: str,
+    platform: str,
+    options: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Rules of one host for the role firewall; every problem of the model is raised at once."""
+    model = _checked(groups, hostvars, inventory_hostname, release, platform, options)
+    return [rule.as_dict() for rule in model.for_host(inventory_hostname)]
+
+
+def port_check_only(
+    groups: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    inventory_hostname: str,
+    options: Mapping[str, Any] | None = None,
+) -> bool:
+    """Whether the packet filter of a host is only looked at (Kubernetes nodes)."""
+    parsed, _problems = options_from(options or {})
+    if parsed.node_firewall:
+        return False
+    return any(inventory_hostname in groups.get(group, []) for group in parsed.check_only_groups)
+
+
+def port_flows(
+    groups: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    inventory_hostname: str,
+    release: str,
+    platform: str,
+    options: Mapping[str, Any] | None = None,
+    closed_per_rule: int = 2,
+    names: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Connections that one host has to try, for the module connectivity."""
+    model = _checked(groups, hostvars, inventory_hostname, release, platform, options)
+    return flows_of(model, inventory_hostname, closed_per_rule, dict(names or {}))
+
+
+def port_table(
+    groups: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    inventory_hostname: str,
+    release: str,
+    platform: str,
+    options: Mapping[str, Any] | None = None,
+    form: str = "rows",
+) -> Any:
+    """Every rule of the site as rows, Markdown or CSV."""
+    model = _checked(groups, hostvars, inventory_hostname, release, platform, options)
+    try:
+        return rule_table(model, form)
+    except ValueError as error:
+        raise AnsibleFilterError(f"port_table: {error}") from error
+
+
+def port_explain(
+    groups: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    inventory_hostname: str,
+    release: str,
+    platform: str,
+    options: Mapping[str, Any] | None = None,
+    host: str = "",
+    port: int = 0,
+) -> list[str]:
+    """Why a host, a port, or a port of a host is as it is."""
+    model = _checked(groups, hostvars, inventory_hostname, release, platform, options)
+    return explain(model, host, int(port))
+
+
+class FilterModule:
+    """Filters of the port model."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "site_hosts": site_hosts,
+            "port_model": port_model,
+            "port_rules": port_rules,
+            "port_check_only": port_check_only,
+            "port_flows": port_flows,
+            "port_table": port_table,
+            "port_explain": port_explain,
+        }

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: Contributors to onprem.circleci_server
+"""Connections that prove the rules: from every place that they allow, and from a few that they do not."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from .model import PortModel, Rule
+from .shapes import VIRTUAL_HOSTS
+
+# What answers behind a rule. Others may have no listener just now: then a refusal proves that nothing dropped the packet.
+ANSWERS = {
+    "lb-in-http": "http",
+    "lb-in-https": "tls",
+    "lb-in-nomad-rpc": "open",
+    "lb-in-output-processor": "open",
+    "lb-in-vm-service": "open",
+    "lb-in-8585-stale": "open",
+    "lb-in-3000-stale": "open",
+    "registry-in": "tls",
+    "object-storage-in": "open",
+    "k8s-in-kube-api": "tls",
+    "extnomad-in-4646": "open",
+    "extnomad-in-4647": "open",
+    "extnomad-in-4648": "open",
+}
+SKIPPED_GROUPS = ("vm",)
+
+
+def _within(address: str, networks: tuple[str, ...]) -> bool:
+    ip = ipaddress.ip_address(address)
+    for text in networks:
+        network = ipaddress.ip_network(text)
+        if network.version == ip.version and ip in network:
+            return True
+    return False
+
+
+def _ends(ports: str) -> list[int]:
+    low, _dash, high = ports.partition("-")
+    return [int(low)] if not high else [int(low), int(high)]
+
+
+def _flow(rule: Rule, source: str, address: str, port: int, expect: str, protocol: str) -> dict[str, Any]:
+    return {
+        "name": f"{rule.id}: {source} to {rule.host} {protocol}/{port}",
+        "rule": rule.id,
+        "from": source,
+        "to": rule.host,
+        "address": address,
+        "port": port,
+        "protocol": protocol,
+        "expect": expect,
+        "reason": rule.reason,
+    }
+
+
+def _target(rule: Rule, model: PortModel) -> tuple[str, ...]:
+    if rule.host == VIRTUAL_HOSTS["load_balancer"]:
+        return tuple(text for text in model.options.load_balancer if "/" not in text)
+    host = model.inventory.host(rule.host)
+    return host.addresses if host else ()
+
+
+def flows_of(model: PortModel, source: str, closed_per_rule: int = 2, names: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    """Connections that ``source`` has to try. ``names`` gives the TLS name to check per rule id."""
+    me = model.inventory.host(source)
+    if me is None:
+        return []
+    granted: dict[tuple[str, str, int], Rule] = {}
+    candidates = [
+        rule
+        for rule in model.rules
+        if rule.direction == "ingress"
+        and rule.protocol in ("tcp", "udp")
+        and rule.group not in SKIPPED_GROUPS
+        and rule.host != source
+        and rule.action == "accept"
+        and not rule.state.startswith(("documented", "optional", "nobody", "left"))
+        # The load balancer's rules prove these from outside; inside a node there is no listener to connect to.
+        and rule.id not in ("k8s-in-transparent", "k8s-in-nodeports")
+    ]
+    result: list[dict[str, Any]] = []
+    for rule in candidates:
+        users_only = rule.any_peer and "circleci_sites" not in me.groups and source not in rule.peer_hosts
+        if users_only or not (source in rule.peer_hosts or any(_within(a, rule.peers) for a in me.addresses)):
+            continue
+        for address in _target(rule, model):
+            if not _same_family(address, me.addresses):
+                continue
+            for part in rule.ports:
+                for port in _ends(part):
+                    granted[(rule.host, rule.protocol, port)] = rule
+                    answer = "open" if rule.id.endswith("ssh-admin") or rule.id == "bastion-in-ssh" else "reachable"
+                    expect = ANSWERS.get(rule.id, answer)
+                    # A datagram that nobody answers proves nothing either way.
+                    if rule.protocol == "udp":
+                        expect = "reachable"
+                    if rule.id == "lb-in-https" and port != 443:
+                        expect = "open"
+                    flow = _flow(rule, source, address, port, expect, rule.protocol)
+                    if expect == "tls" and names and rule.id in names:
+                        flow["server_name"] = names[rule.id]
+                    result.append(flow)
+    if closed_per_rule > 0:
+        result.extend(_closed(model, source, candidates, granted, closed_per_rule))
+    unique: dict[tuple[str, int, str, str], dict[str, Any]] = {}
+    for flow in result:
+        unique.setdefault((flow["address"], flow["port"], flow["protocol"], flow["expect"]), flow)
+    return list(unique.values())
+
+
+def _same_family(address: str, own: tuple[str, ...]) -> bool:
+    version = ipaddress.ip_address(address).version
+    return any(ipaddress.ip_address(item).version == version for item in own)
+
+
+def _closed(
+    model: PortModel, source: str, rules: list[Rule], granted: dict[tuple[str, str, int], Rule], limit: int
+) -> list[dict[str, Any]]:
+    """Connections that must not get through, from at most ``limit`` hosts per rule so that a large site stays small."""
+    result = []
+    for rule in rules:
+        if rule.state != "apply" or rule.any_peer or rule.protocol != "tcp":
+            continue
+        strangers = [
+            host.name
+            for host in model.inventory.hosts
+            if host.name != rule.host
+            and host.name not in rule.peer_hosts
+            and host.addresses
+            and not any(_within(address, rule.peers) for address in host.addresses)
+        ]
+        if source not in strangers[:limit]:
+            continue
+        me = model.inventory.host(source)
+        for address in _target(rule, model):
+            for part in rule.ports:
+                port = _ends(part)[0]
+                if me is None or (rule.host, "tcp", port) in granted or not _same_family(address, me.addresses):
+                    continue
+                if any(_grants(other, rule.host, port, me.addresses) for other in model.rules):
+                    continue
+                result.append(_flow(rule, source, address, port, "closed", "tcp"))
+    return result
+
+
+def _grants(rule: Rule, host: str, port: int, addresses: tuple[str, ...]) -> bool:
+    if rule.host != host or rule.direction != "ingress" or rule.state != "apply" or rule.protocol != "tcp":
+        return False
+    inside = any(_ends(part)[0] <= port <= _ends(part)[-1] for part in rule.ports if part != "any")
+    return inside and any(_within(address, rule.peers) for address in addresses)

@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: Contributors to onprem.circleci_server
+"""Rules of each host as a pure function of inventory, catalog and options."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from .facts import PortFact
+from .inventory import SiteHost, SiteInventory
+from .shapes import DERIVED, FIXED, HOST_GROUPS, INVENTORY_KINDS, SHAPES, VIRTUAL_HOSTS, Shape
+
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+
+# A host cannot be both: the second column says why.
+CONTRADICTIONS = (
+    ("circleci_cluster_nodes", "circleci_nomad_clients", "jobs run in Docker on a Nomad client, not beside the kubelet"),
+    ("circleci_nomad_clients", "circleci_nomad_servers", "both listen on 4647 and jobs must not reach the servers' data"),
+    ("circleci_cluster_nodes", "circleci_nomad_servers", "the servers run in the cluster or outside it, not both"),
+    ("circleci_runners_linux", "circleci_runners_windows", "a host has one operating system"),
+    ("circleci_runners_linux", "circleci_runners_macos", "a host has one operating system"),
+    ("circleci_runners_macos", "circleci_runners_windows", "a host has one operating system"),
+    *(
+        ("circleci_connected", group, "a connected host is outside the cut-off site")
+        for group in ("circleci_sites", "circleci_registry", "circleci_object_storage", "circleci_cluster_nodes",
+                      "circleci_nomad_clients", "circleci_nomad_servers", "circleci_runners_linux",
+                      "circleci_runners_macos", "circleci_runners_windows")
+    ),
+)  # fmt: skip
+CHECK_ONLY_GROUPS = frozenset({"circleci_cluster_nodes"})
+LOAD_BALANCER_PORTS_OPTIONAL = {"lb-in-8585-stale": 8585, "lb-in-3000-stale": 3000}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What stands in the way of a rule: the field, what was found, what is allowed, what to do."""
+
+    field: str
+    found: str
+    expected: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: found {self.found}; {self.expected}; {self.remedy}"
+
+
+class PortModelError(Exception):
+    """All problems of one model at once."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the inventory does not say. Lists hold addresses or networks in CIDR form."""
+
+    users: tuple[str, ...] = ("0.0.0.0/0", "::/0")
+    kubernetes: tuple[str, ...] = ()
+    administrators: tuple[str, ...] = ()
+    load_balancer: tuple[str, ...] = ()
+    load_balancer_transparent: bool = True
+    load_balancer_listens: tuple[int, ...] | None = None
+    registry: tuple[str, ...] = ()
+    registry_port: int = 443
+    object_storage: tuple[str, ...] = ()
+    object_storage_port: int = 443
+    github: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    proxy: tuple[str, ...] = ()
+    proxy_port: int = 3128
+    smtp: tuple[str, ...] = ()
+    smtp_port: int = 25
+    vm: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+    postgres: tuple[str, ...] = ()
+    mongodb: tuple[str, ...] = ()
+    rabbitmq: tuple[str, ...] = ()
+    rabbitmq_management: tuple[str, ...] = ()
+    vault: tuple[str, ...] = ()
+    kubernetes_api: tuple[str, ...] = ()
+    kubernetes_api_port: int = 6443
+    ssh_port: int = 22
+    air_gap: bool = True
+    podman: bool = False
+    vm_service: bool = False
+    machine_executor: bool = False
+    runner_ssh_rerun: bool = False
+    nomad_wide_range: bool = False
+    block_metadata: bool = True
+    check_only_groups: tuple[str, ...] = ("circleci_cluster_nodes",)
+    node_firewall: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of one host.
+
+    ``peers`` are networks; empty together with ``any_peer`` false means that nobody of that kind is in the site.
+    ``state`` is C(apply) when a packet filter on the host can carry the rule, else why it is only told.
+    """
+
+    id: str
+    host: str
+    group: str
+    direction: str
+    protocol: str
+    ports: tuple[str, ...]
+    peers: tuple[str, ...]
+    any_peer: bool
+    peer_kinds: tuple[str, ...]
+    peer_hosts: tuple[str, ...]
+    action: str
+    published: bool
+    state: str
+    reason: str
+    source: str
+    status: str
+    note: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The rule as plain data for modules, tables and reports."""
+        result = dataclasses.asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in result.items()}
+
+
+@dataclass(frozen=True)
+class PortModel:
+    """Rules of a whole site and what is wrong with its input."""
+
+    release: str
+    platform: str
+    rules: tuple[Rule, ...]
+    problems: tuple[Problem, ...]
+    inventory: SiteInventory
+    options: Options
+    check_only: Mapping[str, str] = field(default_factory=dict)
+
+    def for_host(self, name: str) -> tuple[Rule, ...]:
+        """Rules whose host is ``name``."""
+        return tuple(rule for rule in self.rules if rule.host == name)
+
+    def check(self) -> None:
+        """Raise all problems at once."""
+        if self.problems:
+            raise PortModelError(self.problems)
+
+
+class _Collector:
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def add(self, name: str, found: str, expected: str, remedy: str) -> None:
+        problem = Problem(name, found, expected, remedy)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
+_LIST_OPTIONS = tuple(
+    item.name for item in dataclasses.fields(Options) if str(item.type).startswith("tuple[str") and "groups" not in item.name
+)
+_PORT_OPTIONS = tuple(item.name for item in dataclasses.fields(Options) if item.name.endswith("_port"))
+_BOOL_OPTIONS = tuple(item.name for item in dataclasses.fields(Options) if str(item.type) == "bool")
+
+
+def options_from(given: Mapping[str, Any]) -> tuple[Options, tuple[Problem, ...]]:
+    """Options out of plain data; unknown names and wrong types become problems."""
+    problems = _Collector()
+    values: dict[str, Any] = {}
+    known = {item.name for item in dataclasses.fields(Options)}
+    for name, value in given.items():
+        if name not in known:
+            problems.add(f"option {name}", "an unknown name", f"known are {', '.join(sorted(known))}", "correct the name")
+        elif value is None:
+            continue
+        elif name in _BOOL_OPTIONS:
+            if not isinstance(value, bool):
+                problems.add(f"option {name}", repr(value), "true or false is needed", "write it without quotes")
+            else:
+                values[name] = value
+        elif name in _PORT_OPTIONS:
+            port = _port_number(value)
+            if port is None:
+                problems.add(f"option {name}", repr(value), "a port from 1 to 65535 is needed", "correct the number")
+            else:
+                values[name] = port
+        elif name == "load_balancer_listens":
+            ports = [_port_number(item) for item in _as_list(value)]
+            if None in ports:
+                problems.add(f"option {name}", repr(value), "a list of ports is needed", "correct the list")
+            else:
+                values[name] = tuple(port for port in ports if port is not None)
+        else:
+            values[name] = tuple(str(item) for item in _as_list(value) if str(item) != "")
+    return Options(**values), tuple(problems.problems)
+
+
+def _as_list(value: Any) -> list[Any]:
+    if isinstance(value, (str, int)):
+        return [value]
+    return list(value)
+
+
+def _port_number(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        return None
+    return number if 1 <= number <= 65535 else None
+
+
+def parse_networks(name: str, values: Iterable[str], problems: _Collector) -> tuple[Network, ...]:
+    """Networks of one list; an invalid entry, one with host bits and two that overlap are problems."""
+    result: list[Network] = []
+    for text in values:
+        try:
+            network = ipaddress.ip_network(text.strip(), strict=True)
+        except ValueError:
+            try:
+                wide = ipaddress.ip_network(text.strip(), strict=False)
+            except ValueError:
+                problems.add(name, repr(text), "an IP address or a network in CIDR form is needed",
+                             "write for instance 10.1.2.3, 10.1.2.0/24 or 2001:db8::/64")  # fmt: skip
+                continue
+            problems.add(name, repr(text), "the address part must be the first of the network", f"write {wide}")
+            continue
+        clash = next((other for other in result if other.version == network.version and other.overlaps(network)), None)
+        if clash is not None:
+            problems.add(name, f"{network} beside {clash}", "networks of one list must not overlap",
+                         f"keep {clash if clash.prefixlen <= network.prefixlen else network} only")  # fmt: skip
+            continue
+        result.append(network)
+    return tuple(result)
+
+
+def parse_port(text: str) -> str | None:
+    """``a`` or ``a-b`` with 1 <= a <= b <= 65535, ``any``, or None."""
+    text = text.strip()
+    if text == "any":
+        return text
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if not match:
+        return None
+    low = int(match.group(1))
+    high = int(match.group(2) or low)
+    if not 1 <= low <= high <= 65535:
+        return None
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _conditions(options: Options, external_nomad: bool) -> dict[str, bool]:
+    return {
+        "": True,
+        "vm_service_enabled": options.vm_service,
+        "load_balancer_not_transparent": not options.load_balancer_transparent,
+        "load_balancer_transparent": options.load_balancer_transparent,
+        "machine_executor": options.machine_executor,
+        "docker_runtime": not options.podman,
+        "use_podman": options.podman,
+        "air_gap": options.air_gap,
+        "nomad.server.internal=false": external_nomad,
+        "external_postgres": bool(options.postgres),
+        "external_mongodb": bool(options.mongodb),
+        "external_rabbitmq": bool(options.rabbitmq),
+        "external_rabbitmq_mgmt": bool(options.rabbitmq_management),
+        "external_vault": bool(options.vault),
+        "proxy.enabled": bool(options.proxy),
+    }
+
+
+def _version(text: str) -> tuple[int, int]:
+    parts = text.split(".")
+    return int(parts[0]), int(parts[1])
+
+
+class _Builder:
+    def __init__(
+        self, inventory: SiteInventory, facts: Sequence[PortFact], release: str, platform: str, options: Options
+    ) -> None:
+        self.inventory = inventory
+        self.facts = tuple(facts) + DERIVED
+        self.release = release
+        self.platform = platform
+        self.options = options
+        self.problems = _Collector()
+        self.external_nomad = bool(inventory.members("circleci_nomad_servers"))
+        self.networks: dict[str, tuple[Network, ...]] = {
+            name: parse_networks(f"option {name}", getattr(options, name), self.problems) for name in _LIST_OPTIONS
+        }
+        for name, values in FIXED.items():
+            self.networks[name] = tuple(ipaddress.ip_network(value) for value in values)
+        # The control host administers the others in any case; who administers the control host only the option says.
+        self.control = _collapse(self._host_networks(inventory.members("circleci_sites")))
+
+    @staticmethod
+    def _host_networks(hosts: Iterable[SiteHost]) -> tuple[Network, ...]:
+        return tuple(ipaddress.ip_network(address) for host in hosts for address in host.addresses)
+
+    def build(self) -> PortModel:
+        self._check_hosts()
+        conditions = _conditions(self.options, self.external_nomad)
+        rules: list[Rule] = []
+        for fact in self.facts:
+            shape = SHAPES.get(fact.id)
+            if shape is None:
+                self.problems.add(f"catalog rule {fact.id}", "no shape", "each rule of the catalog needs one",
+                                  "add it to port_model/shapes.py")  # fmt: skip
+                continue
+            if fact.condition not in conditions:
+                self.problems.add(f"catalog rule {fact.id}", f"condition {fact.condition!r}",
+                                  f"known are {', '.join(sorted(filter(None, conditions)))}",
+                                  "teach port_model the new condition")  # fmt: skip
+                continue
+            if not conditions[fact.condition] or shape.action == "none":
+                continue
+            rules.extend(self._rules_of(fact, shape))
+        check_only = {}
+        if not self.options.node_firewall:
+            check_only = {
+                host.name: "a default drop on a Kubernetes node breaks its network; the release restricts with "
+                "nginx.loadBalancerSourceRanges"
+                for host in self.inventory.hosts
+                if host.groups & set(self.options.check_only_groups)
+            }
+        return PortModel(
+            release=self.release,
+            platform=self.platform,
+            rules=tuple(rules),
+            problems=tuple(self.problems.problems),
+            inventory=self.inventory,
+            options=self.options,
+            check_only=check_only,
+        )
+
+    def _check_hosts(self) -> None:
+        for host in self.inventory.hosts:
+            for first, second, why in CONTRADICTIONS:
+                if first in host.groups and second in host.groups:
+                    self.problems.add(f"host {host.name}", f"groups {first} and {second}",
+                                      f"a host is in one of them, since {why}", "take it out of one")  # fmt: skip
+        owner: dict[str, str] = {}
+        for host in self.inventory.hosts:
+            for address in host.addresses:
+                if owner.setdefault(address, host.name) != host.name:
+                    self.problems.add(f"host {host.name}", f"address {address} that {owner[address]} has too",
+                                      "an address belongs to one host", "correct ansible_host or circleci_addresses")  # fmt: skip
+
+    def _hosts_for(self, fact: PortFact) -> list[tuple[str, tuple[str, ...]]]:
+        if fact.host_group in VIRTUAL_HOSTS:
+            kind = "load_balancer" if fact.host_group == "load_balancer" else "vm"
+            name = VIRTUAL_HOSTS[fact.host_group]
+            if kind == "vm" and not self.networks["vm"]:
+                return []
+            return [(name, tuple(str(network) for network in self.networks[kind]))]
+        groups = HOST_GROUPS.get(fact.host_group)
+        if groups is None:
+            self.problems.add(f"catalog rule {fact.id}", f"host group {fact.host_group!r}",
+                              f"known are {', '.join(sorted([*HOST_GROUPS, *VIRTUAL_HOSTS]))}",
+                              "teach port_model the new group")  # fmt: skip
+            return []
+        return [(host.name, host.addresses) for host in self.inventory.members(*groups)]
+
+    def _ports(self, fact: PortFact, shape: Shape) -> tuple[str, ...]:
+        if shape.port:
+            return (str(getattr(self.options, f"{shape.port}_port")),)
+        result = []
+        for text in fact.ports:
+            port = parse_port(text)
+            if port is None:
+                self.problems.add(f"catalog rule {fact.id}", f"port {text!r}",
+                                  "a port or a range from low to high within 1-65535 is needed",
+                                  "correct the catalog's ports.yml")  # fmt: skip
+                continue
+            result.append(port)
+        # The vendor's note on transparent load balancers: the old releases have two more.
+        if fact.id == "k8s-in-transparent" and _version(self.release) <= (4, 2):
+            result += ["8585"] + (["3000"] if self.options.vm_service else [])
+        return tuple(dict.fromkeys(result))
+
+    def _peers(self, fact: PortFact, shape: Shape, own: str) -> tuple[tuple[Network, ...], tuple[str, ...]]:
+        networks: list[Network] = []
+        names: list[str] = []
+        for kind in shape.peers:
+            groups = INVENTORY_KINDS.get(kind)
+            if groups is not None:
+                for host in self.inventory.members(*groups):
+                    if host.name == own:
+                        continue
+                    if host.problem:
+                        self.problems.add(f"host {host.name}", host.problem.split("; ")[0],
+                                          f"rule {fact.id} of {own} needs its address",
+                                          host.problem.split("; ")[-1])  # fmt: skip
+                        continue
+                    names.append(host.name)
+                    networks.extend(self._host_networks([host]))
+            # Clusters of others have no hosts in the inventory, and pods may leave the cluster under addresses of their own.
+            networks.extend(self.networks.get("kubernetes" if kind == "kubernetes_node" else kind, ()))
+            if kind == "administrators" and fact.host_group != "bastion":
+                networks.extend(self.control)
+        if own in names:
+            names.remove(own)
+        return _collapse(networks), tuple(dict.fromkeys(names))
+
+    def _rules_of(self, fact: PortFact, shape: Shape) -> Iterable[Rule]:
+        ports = self._ports(fact, shape)
+        if not ports:
+            return
+        for name, addresses in self._hosts_for(fact):
+            peers, peer_hosts = self._peers(fact, shape, name)
+            families = {ipaddress.ip_network(address).version for address in addresses}
+            any_peer = any(network.prefixlen == 0 for network in peers)
+            reachable = [network for network in peers if not families or network.version in families]
+            usable = peers
+            if peers and not reachable and fact.direction == "ingress" and fact.status != "obsolete_but_printed":
+                have = "IPv6" if families == {6} else "IPv4"
+                self.problems.add(f"host {name}", f"only {have} addresses, the peers of rule {fact.id} have none",
+                                  "host and peer need a common address family",
+                                  f"give {', '.join(peer_hosts) or 'the peers'} an {have} address, or the host another")  # fmt: skip
+            state = self._state(fact, shape, name, usable)
+            if state == "apply" and "kubernetes_node" in shape.peers and fact.direction == "ingress":
+                self._need_kubernetes(fact.id, name)
+            direction = fact.direction
+            for part in ("ingress", "egress") if direction == "both" else (direction,):
+                for protocol in fact.protocols:
+                    yield Rule(
+                        id=fact.id,
+                        host=name,
+                        group=fact.host_group,
+                        direction=part,
+                        protocol=protocol,
+                        ports=ports,
+                        peers=tuple(str(network) for network in usable),
+                        any_peer=any_peer and fact.direction == "ingress",
+                        peer_kinds=shape.peers,
+                        peer_hosts=peer_hosts,
+                        action=shape.action,
+                        published=shape.published,
+                        state=state if part == direction else self._state(
+                            dataclasses.replace(fact, direction=part), shape, name, usable),
+                        reason=fact.purpose,
+                        source=fact.reference or "port table of the catalog",
+                        status=fact.status,
+                        note=fact.note,
+                    )  # fmt: skip
+
+    def _need_kubernetes(self, rule_id: str, name: str) -> None:
+        if not self.inventory.members("circleci_cluster_nodes") and not self.networks["kubernetes"]:
+            self.problems.add("option kubernetes", "nothing, and the group circleci_cluster_nodes is empty",
+                              f"rule {rule_id} of {name} would shut the cluster out",
+                              "name the networks that nodes and pods come from, for instance 10.20.0.0/24")  # fmt: skip
+
+    def _state(self, fact: PortFact, shape: Shape, name: str, peers: Sequence[Network]) -> str:
+        """``apply``, or why a packet filter on the host does not carry the rule."""
+        if fact.status == "obsolete_but_printed":
+            port = LOAD_BALANCER_PORTS_OPTIONAL.get(fact.id)
+            if port is None or self.options.load_balancer_listens is None or port not in self.options.load_balancer_listens:
+                return "documented, not served"
+        if name in VIRTUAL_HOSTS.values():
+            return "not a host of the inventory: for the network team"
+        if fact.id == "nomad-in-tf-range" and not self.options.nomad_wide_range:
+            return "optional: only Terraform opens it, the documentation asks for 4647"
+        if fact.id == "runner-in-ssh-rerun" and not self.options.runner_ssh_rerun:
+            return "optional: reruns with SSH are not switched on"
+        if fact.id == "nomad-block-metadata" and not self.options.block_metadata:
+            return "switched off by the option block_metadata"
+        if not peers and fact.id == "bastion-in-ssh":
+            return "left as it is: the option administrators does not say who administers the control host"
+        if not peers:
+            return f"nobody of the kind {', '.join(shape.peers)} is known in this site"
+        if fact.direction == "egress":
+            return "outgoing: hosts let it out, told to the network team"
+        if "any" in fact.protocols and fact.direction != "egress_from_containers":
+            return "any protocol between Kubernetes nodes: the cluster's network owns it"
+        if fact.host_group == "kubernetes_node" and not self.options.node_firewall:
+            return "check only: traffic to a Kubernetes node does not meet a host's packet filter"
+        return "apply"
+
+
+def _collapse(networks: Iterable[Network]) -> tuple[Network, ...]:
+    four = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
+    six = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
+    return (*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six))
+
+
+def build_model(
+    inventory: SiteInventory, facts: Iterable[PortFact], release: str, platform: str, options: Options
+) -> PortModel:
+    """Rules of every host of a site. Problems are collected in the result; C(check) raises them."""
+    return _Builder(inventory, tuple(facts), release, platform, options).build()
