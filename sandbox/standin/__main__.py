@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""python3 -m sandbox.standin build OUTPUT [RELEASE ...] | chart RELEASE FOLDER | list"""
+"""python3 -m sandbox.standin build OUTPUT [RELEASE ...] | chart RELEASE FOLDER | small RELEASE | list"""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def main(arguments: list[str]) -> int:
             build(Path(output), cache_dir(), releases or chart.known_releases())
         case ["chart", release, folder]:
             sys.stdout.write(f"{chart.unpack(release, Path(folder))}\n")
+        case ["small", release]:
+            sys.stdout.write(chart.small_values_file(release))
         case ["list", *releases]:
             for ref in images.wanted(releases or chart.known_releases()):
                 sys.stdout.write(f"{ref} {images.certainty(ref)} {images.kind_of(ref)}\n")

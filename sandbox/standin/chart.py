@@ -257,3 +257,50 @@ def unpack(release: str, target: Path) -> Path:
     for path, data in files(release).items():
         write_atomic(folder / path, data)
     return folder
+
+
+def small_values(release: str) -> dict[str, Any]:
+    """Values that let a release run on two cores: requests of next to nothing, three Nomad servers, a small PostgreSQL.
+
+    Limits stay as documented, except where a tenth of a core would make the start of a program slow.
+    """
+    tree: dict[str, Any] = {}
+    documented_values = values(release)
+
+    def put(path: str, value: Any) -> None:
+        here = tree
+        *parents, last = path.split(".")
+        for part in parents:
+            here = here.setdefault(part, {})
+        here[last] = value
+
+    def at(path: str) -> Any:
+        here: Any = documented_values
+        for part in path.split("."):
+            here = here.get(part) if isinstance(here, dict) else None
+        return here
+
+    def cores(text: str) -> float:
+        return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+
+    prefixes = {workload["values"] for workload in workloads(release)} | {"nginx", "rabbitmq", "nomad.server"}
+    prefixes |= {"telegraf"} if facts(release)["telegraf"] else set()
+    prefixes -= {"nomad.auto_scaler"}
+    for prefix in sorted(prefixes):
+        if at(f"{prefix}.resources"):
+            put(f"{prefix}.resources.requests.cpu", "1m")
+            put(f"{prefix}.resources.requests.memory", "8Mi")
+            limit = at(f"{prefix}.resources.limits.cpu")
+            if limit is not None and cores(str(limit)) < 0.5:
+                put(f"{prefix}.resources.limits.cpu", "1")
+    put("nomad.server.replicas", 3)
+    put("postgresql.primary.extendedConfiguration", "max_connections = 300\nshared_buffers = 32MB\n")
+    return tree
+
+
+def small_values_file(release: str) -> str:
+    head = (
+        "# SPDX-License-Identifier: GPL-3.0-or-later\n"
+        f"# Made by `python3 -m sandbox.standin small {release}`: the stand-in of {release} on two cores.\n"
+    )
+    return head + str(yaml.safe_dump(small_values(release), sort_keys=True, width=160))

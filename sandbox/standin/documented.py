@@ -26,6 +26,8 @@ class Key:
     key: str
     type: str
     default: Any
+    # false for keys that people were seen to use and no table lists
+    listed: bool = True
 
     @property
     def path(self) -> tuple[str | int, ...]:
@@ -52,7 +54,7 @@ def parse(key: str) -> tuple[str | int, ...]:
 def keys(release: str) -> tuple[Key, ...]:
     """All keys that the documentation of a release has."""
     catalog = importlib.import_module("plugins.plugin_utils.catalog").Catalog.load()
-    return tuple(Key(entry.key, entry.type, entry.default) for entry in catalog.values_keys(release))
+    return tuple(Key(entry.key, entry.type, entry.default, entry.certainty == "documented") for entry in catalog.values_keys(release))
 
 
 def _put(tree: Any, path: tuple[str | int, ...], value: Any) -> None:
@@ -67,8 +69,8 @@ def _put(tree: Any, path: tuple[str | int, ...], value: Any) -> None:
             elif tree[part] is None:
                 tree[part] = empty
         elif last:
-            # an object that more exact keys have filled already keeps what they said
-            if not (isinstance(tree.get(part), (dict, list)) and tree[part] and not value):
+            # a key without a default of its own keeps what the object around it says
+            if value is not None or part not in tree:
                 tree[part] = empty
         elif not isinstance(tree.get(part), (dict, list)):
             tree[part] = empty
@@ -79,7 +81,8 @@ def defaults(entries: tuple[Key, ...]) -> dict[str, Any]:
     """values.yaml: objects first, then what is said about their parts."""
     tree: dict[str, Any] = {}
     for entry in sorted(entries, key=lambda one: len(one.path)):
-        _put(tree, entry.path, entry.default)
+        if entry.listed or entry.default is not None:
+            _put(tree, entry.path, entry.default)
     return tree
 
 
