@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from .changes import FIELD_KEYS, Retired
-from .model import Path, parse_path
+from .changes import Retired
+from .model import Path
 
 # Below these names Kubernetes, not the chart, says what is allowed.
 FREE_NAMES = frozenset(
@@ -48,11 +48,6 @@ class KeyBook:
         self._root = _Node()
         for fact in facts:
             self._add(fact)
-        for key, (first, last) in FIELD_KEYS.items():
-            path = parse_path(key)
-            if first <= minor <= last and path not in self.facts:
-                kind = "bool" if key.endswith("selfSignedCert") else "any"
-                self._add(KeyFact(path, kind, None, certainty="seen in the field"))
 
     def _add(self, fact: KeyFact) -> None:
         self.facts[fact.path] = fact
@@ -71,6 +66,18 @@ class KeyBook:
             entry = self.retired.get(path[:end])
             if entry is not None:
                 return entry
+        return None
+
+    def retired_block(self, path: Path) -> tuple[Path, str] | None:
+        """The largest block around a path of which earlier releases had keys and this one has none, and since when."""
+        for end in range(1, len(path) + 1):
+            block = path[:end]
+            if self.has_children(block) or block in self.facts:
+                continue
+            gone = [entry for known, entry in self.retired.items() if known[:end] == block and entry.fate != "unlisted"]
+            if gone:
+                return block, max((entry.since for entry in gone), key=lambda text: [int(part) for part in text.split(".")])
+            return None
         return None
 
     def fact(self, path: Path) -> KeyFact | None:

@@ -107,25 +107,16 @@ def _check_leaf(
             return
     if schema is not None and schema.knows(path):
         return
-    change = change_of(path, book.minor)
+    change = change_of(path)
     if change is not None:
         if change.path not in reported:
             reported.add(change.path)
-            result.errors.append(
-                f"circleci_values: {dotted(change.path)} {change.sentence()} Release {release}, source: {change.source}."
-            )
+            result.errors.append(f"circleci_values: {dotted(change.path)} {change.sentence()} Source: {change.source}.")
         return
     known, fact, stray = book.look_up(path)
     if not known:
-        retired = book.retired_at(path)
-        if retired is not None and retired.fate in ("renamed", "removed"):
-            if retired.path not in reported:
-                reported.add(retired.path)
-                result.errors.append(
-                    f"circleci_values: {dotted(retired.path)} {retired.sentence()} Release {release}, source: {retired.source}."
-                )
-            return
-        _unknown(path, stray, book, release, result)
+        if not _retired(path, book, release, result, reported):
+            _unknown(path, stray, book, release, result)
         return
     if fact is None:
         if not isinstance(value, dict) and book.has_children(path) and not isinstance(value, list) and value is not None:
@@ -146,6 +137,30 @@ def _check_leaf(
         result.warnings.append(
             "circleci_values: serveUnsafeArtifacts serves HTML artifacts inline, which lets a build take over accounts."
         )
+
+
+def _retired(path: Path, book: KeyBook, release: str, result: Findings, reported: set[Path]) -> bool:
+    """Whether earlier releases had the key; then it is an error with the successor."""
+    entry = book.retired_at(_index_free(path))
+    if entry is not None and entry.fate == "unlisted":
+        return False
+    if entry is not None:
+        if entry.path not in reported:
+            reported.add(entry.path)
+            result.errors.append(
+                f"circleci_values: {dotted(entry.path)} {entry.sentence()} Release {release}, source: {entry.source}."
+            )
+        return True
+    block = book.retired_block(path)
+    if block is None:
+        return False
+    if block[0] not in reported:
+        reported.add(block[0])
+        result.errors.append(
+            f"circleci_values: {dotted(path)} belongs to {dotted(block[0])}, which is gone since {block[1]}: take it out. "
+            f"Release {release}."
+        )
+    return True
 
 
 def _pull_secrets(value: Any, minor: tuple[int, int], release: str, result: Findings) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..catalog import Catalog
 from .model import SiteFacts
 
 PLAN_FORMAT = "onprem.circleci_server/secret-plan/1"
@@ -19,28 +20,8 @@ NOMAD_CLIENT = "onprem-circleci-nomad-client-"
 NOMAD_SERVER = "onprem-circleci-nomad-server-"
 NOMAD_DAYS = 3650
 MAX_NOMAD_SERVERS = 7
-
-# One Secret with one password per service: the chart would make them at random, and databases and Secrets drift apart
-# when it renders again. Names as support's installations of 4.9 hold them; the first release of each is our conclusion.
-APP_PASSWORDS: tuple[tuple[str, tuple[int, int]], ...] = (
-    ("approval-job-provider-service", (4, 7)),
-    ("authentication-service", (4, 7)),
-    ("branch-service", (4, 7)),
-    ("builds-service", (4, 7)),
-    ("contexts-service", (4, 7)),
-    ("cron-service", (4, 7)),
-    ("domain-service", (4, 7)),
-    ("lock-job-provider-internalapi", (4, 9)),
-    ("orb-service", (4, 7)),
-    ("orb-service-analytics", (4, 7)),
-    ("permissions-service", (4, 7)),
-    ("policy-service", (4, 7)),
-    ("webhook-service", (4, 7)),
-    ("distributor-db-app", (4, 7)),
-    ("insights-service-db-app", (4, 7)),
-    ("machine-provisioner-db-app", (4, 7)),
-)
-
+APP_PASSWORD = "postgres-app-password"  # noqa: S105 – the name of a key
+APP_PASSWORD_LENGTH = 32
 
 def _key(name: str, **rest: Any) -> dict[str, Any]:
     return {"name": name, **rest}
@@ -104,7 +85,7 @@ def nomad_names(host: str, role: str, address: str = "") -> dict[str, list[str]]
 
 
 def _authorities(facts: SiteFacts, own_certificates: bool) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     if own_certificates:
         found.append(
             {
@@ -367,28 +348,30 @@ def _tls(facts: SiteFacts, own_registry: bool, own_object_storage: bool, extra: 
 
 def secret_plan(
     facts: SiteFacts,
+    catalog: Catalog,
     *,
     own_registry: bool = False,
     own_object_storage: bool = False,
     extra_names: dict[str, list[str]] | None = None,
 ) -> dict[str, Any]:
     """The Secrets of a site, authorities first, since the certificates after them need them."""
-    minor = facts.minor
     certificates = _tls(facts, own_registry, own_object_storage, extra_names or {})
     items = _authorities(facts, bool(certificates))
     items += _operator(facts) + _product(facts) + _databases(facts)
+    # One Secret with one password per service: the chart would make them at random, and databases and Secrets drift
+    # apart when it renders again without the cluster.
     items += [
         {
-            "name": name,
+            "name": spec.name,
             "maker": "alphanumeric",
             "adopt": True,
             "bound_to_data": True,
             "labels": {"app.kubernetes.io/instance": facts.release_name},
-            "keys": [_password("postgres-app-password", 32)],
-            "purpose": f"database password of {name}",
+            "keys": [_password(key.name, APP_PASSWORD_LENGTH) for key in spec.keys],
+            "purpose": f"database password of {spec.name}",
         }
-        for name, first in APP_PASSWORDS
-        if minor >= first and (name != "machine-provisioner-db-app" or minor >= (4, 3))
+        for spec in catalog.secrets(facts.release)
+        if [key.name for key in spec.keys] == [APP_PASSWORD]
     ]
     items += _nomad(facts) + certificates
     return {"format": PLAN_FORMAT, "release": facts.release, "secrets": items}

@@ -19,6 +19,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.secrets.sto
     Site,
     read_values,
 )
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.model import site_facts
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secret_plan
 from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.helm.fake_kube import FakeKube
@@ -63,7 +64,7 @@ def small_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def plan(**changes: Any) -> dict[str, Any]:
     facts, errors = site_facts({**FACTS, **changes})
     assert not errors
-    return secret_plan(facts, own_registry=True, own_object_storage=True)
+    return secret_plan(facts, Catalog.load(), own_registry=True, own_object_storage=True)
 
 
 def keeper(api: FakeKube, the_plan: dict[str, Any] | None = None, write: bool = True, **rest: Any) -> Keeper:

@@ -1,0 +1,55 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters that turn the facts of a site into Helm values and into the plan of its Secrets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import compose_data, site_facts
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secret_plan as plan_of
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise AnsibleFilterError(f"{name} takes the facts of a site as a mapping, found {type(value).__name__}.")
+    return dict(value)
+
+
+def compose_values(site: Any, chart_schema: Any = None) -> dict[str, Any]:
+    """See compose_values.yml."""
+    schema = json.loads(chart_schema) if isinstance(chart_schema, str) and chart_schema else chart_schema
+    result: dict[str, Any] = compose_data(_mapping(site, "compose_values"), chart_schema=schema or None)
+    return result
+
+
+def secret_plan(
+    site: Any, own_registry: bool = False, own_object_storage: bool = False, extra_names: Any = None
+) -> dict[str, Any]:
+    """See secret_plan.yml."""
+    facts, errors = site_facts(_mapping(site, "secret_plan"))
+    if errors:
+        raise AnsibleFilterError("\n- ".join(["The facts of the site are wrong:", *errors]))
+    try:
+        plan: dict[str, Any] = plan_of(
+            facts,
+            Catalog.load(),
+            own_registry=own_registry,
+            own_object_storage=own_object_storage,
+            extra_names={str(key): [str(name) for name in names] for key, names in (extra_names or {}).items()},
+        )
+    except CatalogError as error:
+        raise AnsibleFilterError(str(error)) from error
+    return plan
+
+
+class FilterModule:
+    """Filters of the values composer."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"compose_values": compose_values, "secret_plan": secret_plan}
