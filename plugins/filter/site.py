@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
+from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.port_model import SiteInventoryError, site_members
 
 EXIT_AT_GATE = 75
@@ -67,8 +68,28 @@ def exit_at_open_gates(hosts: list[str], groups: Mapping[str, Any], hostvars: Ma
     return hosts
 
 
+def preflight_facts(release: str) -> dict[str, Any]:
+    """What the preflight checks need to know of a release, as plain data."""
+    catalog = Catalog.load()
+    try:
+        facts = catalog.release(release)
+        smallest = catalog.sizing(release)[0]
+    except CatalogError as error:
+        raise AnsibleFilterError(f"preflight_facts: {error}") from error
+    return {
+        "version": facts.version,
+        "kubernetes_min": facts.kubernetes_min.value,
+        "kubernetes_max": facts.kubernetes_max.value,
+        "cluster_nodes": smallest.nodes,
+        "cluster_cpus": smallest.cpu,
+        "cluster_memory_gb": smallest.memory_gb,
+        "upgrade_from": list(facts.upgrade_from.value),
+        "support_end": facts.support_end.value,
+    }
+
+
 class FilterModule:
     """Filters by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"site_results": site_results, "control_host_value": control_host_value, "exit_at_open_gates": exit_at_open_gates}
+        return {"site_results": site_results, "control_host_value": control_host_value, "exit_at_open_gates": exit_at_open_gates, "preflight_facts": preflight_facts}
