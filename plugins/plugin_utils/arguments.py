@@ -56,6 +56,12 @@ class Argument:
     example: str = ""
 
 
+    @property
+    def plain_description(self) -> str:
+        """The description without Ansible's markup, for messages."""
+        return re.sub(r"\b[VCO]\(([^)]*)\)", r"\1", self.description)
+
+
 @dataclass
 class Findings:
     """Problems of one site, in the order of ``arguments.yml``; unknown names last."""
@@ -223,7 +229,7 @@ def check(
             if verb in argument.required:
                 example = f", for instance {argument.example}" if argument.example else ""
                 allowed = "one of " + ", ".join(argument.choices) if argument.choices else _TYPE_NAMES[argument.type]
-                findings.problems.append(f"{argument.name}: not set, and {verb} needs it; allowed is {allowed}{example}. {argument.description}")
+                findings.problems.append(f"{argument.name}: not set, and {verb} needs it; allowed is {allowed}{example}. {argument.plain_description}")
             continue
         if not _check_type(argument, value, findings):
             continue
