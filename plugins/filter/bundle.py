@@ -1,0 +1,30 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters about bundles and what follows from having loaded one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from ansible.errors import AnsibleFilterError
+
+from ..plugin_utils.bundle_contents import ContentsError, bundle_contents
+from ..plugin_utils.catalog import Catalog, CatalogError
+
+
+def _contents(release: str, **choices: Any) -> dict[str, Any]:
+    try:
+        return bundle_contents(Catalog.load(), release, **choices)
+    except (CatalogError, ContentsError) as error:
+        raise AnsibleFilterError(str(error)) from error
+    except TypeError as error:
+        raise AnsibleFilterError(f"bundle_contents: {error}") from error
+
+
+class FilterModule:
+    """Filters by name."""
+
+    def filters(self) -> Mapping[str, Callable[..., Any]]:
+        return {"bundle_contents": _contents}

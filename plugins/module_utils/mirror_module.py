@@ -1,0 +1,134 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the mirroring modules share: access to registries, differences to show, errors in terms of the operator's variables."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .mirror.access import Access
+from .mirror.bundle import Bundle
+from .mirror.errors import MirrorError, NetworkError, RegistryError, TrustError
+from .mirror.sign import Trust
+from .mirror.transport import Patience
+
+REGISTRY_SPEC: dict[str, Any] = {
+    "registry": {"type": "str", "required": True},
+    "username": {"type": "str", "default": ""},
+    "password": {"type": "str", "default": "", "no_log": True},
+    "ca_certificate": {"type": "str", "default": ""},
+    "plain_http": {"type": "bool", "default": False},
+}
+BUNDLE_SPEC: dict[str, Any] = {
+    "directories": {"type": "list", "elements": "path", "required": True},
+    "public_key": {"type": "str", "default": "", "no_log": False},
+    "allow_unsigned": {"type": "bool", "default": False},
+}
+
+
+def trust_of(options: Mapping[str, Any]) -> Trust:
+    """Whom the operator believes."""
+    return Trust(public_key=options["public_key"], allow_unsigned=options["allow_unsigned"])
+
+
+def trust_explained(error: MirrorError) -> str:
+    """The engine's sentence with the site variables that decide about it."""
+    if isinstance(error, TrustError):
+        return f"{error} circleci_bundle_public_key says who must have signed it; circleci_bundle_allow_unsigned accepts a bundle without a signature."
+    return f"circleci_bundle_dir: {error}"
+
+
+def contents(bundle: Bundle) -> dict[str, dict[str, str]]:
+    """What a bundle brings, by kind: name in the registry to tag. The prefix of files and packages is left out."""
+    found: dict[str, dict[str, str]] = {"images": {}, "charts": {}, "files": {}, "packages": {}}
+    for ref in bundle.refs:
+        place, _colon, tag = ref.target.partition(":")
+        if place.startswith("onprem/files/"):
+            found["files"][place.removeprefix("onprem/files/")] = tag
+        elif place.startswith("onprem/packages/"):
+            found["packages"][place.removeprefix("onprem/packages/")] = tag
+        elif place.startswith("charts/"):
+            found["charts"][place.removeprefix("charts/")] = tag
+        else:
+            found["images"][ref.target] = ref.digest
+    return found
+
+
+def registry_access(options: Mapping[str, Any], *, quick: bool = False, **more: Any) -> Access:
+    """Access to the one private registry of a site. *quick* gives up at once, for questions whose answer may be no."""
+    registry = options["registry"]
+    if quick:
+        more["patience"] = Patience(tries=1)
+    return Access(
+        credentials={registry: (options["username"], options["password"])} if options["username"] else {},
+        use_docker_config=False,
+        ca_data=options["ca_certificate"] or None,
+        plain_http_hosts=[registry] if options["plain_http"] else [],
+        **more,
+    )
+
+
+def explained(error: MirrorError, registry: str) -> str:
+    """The engine's sentence with the site variables that decide about it."""
+    text = str(error)
+    if isinstance(error, RegistryError) and error.status in (401, 403):
+        return f"{text} Check circleci_registry_username and circleci_registry_password against {registry}."
+    if "certificate is not trusted" in text:
+        return f"{text} circleci_ca_certificate must hold the PEM of that authority."
+    if isinstance(error, NetworkError):
+        return f"{text} Is circleci_registry_host ({registry}) right, and can this host reach it?"
+    if "no space left" in text.lower() or (isinstance(error, RegistryError) and error.status == 507):
+        return f"{text} The disk of {registry} is full: make room in its storage folder (circleci_registry_storage_dir), then run the same command again."
+    return text
+
+
+def change_lines(changes: Iterable[Any]) -> dict[str, Any]:
+    """``diff`` of named things: what was there, what will be, and how many bytes move for it."""
+    before, after = [], []
+    for change in changes:
+        if change.before:
+            before.append(f"{change.name} {change.before}\n")
+        if change.after:
+            after.append(f"{change.name} {change.after}{f' ({change.bytes} bytes)' if change.bytes else ''}\n")
+    return {"before": "".join(sorted(before)), "after": "".join(sorted(after))}
+
+
+def named_difference(before: Mapping[str, str], after: Mapping[str, str], header: str) -> dict[str, str]:
+    """``diff`` of two sets of names."""
+    return {
+        "before_header": header,
+        "after_header": header,
+        "before": "".join(f"{name} {pin}\n" for name, pin in sorted(before.items())),
+        "after": "".join(f"{name} {pin}\n" for name, pin in sorted(after.items())),
+    }
+
+
+def logins(given: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Credentials by host as the engine takes them; entries without a user are asked for without a login."""
+    return {str(host): (str(entry["username"]), str(entry.get("password") or "")) for host, entry in given.items() if entry and entry.get("username")}
+
+
+def vendor_explained(error: MirrorError) -> str:
+    """The engine's sentence with the variables of the connected side."""
+    text = str(error)
+    if "cciserver.azurecr.io" in text and isinstance(error, RegistryError) and error.status in (401, 403):
+        return f"{text} Check circleci_vendor_registry_username and circleci_vendor_registry_password."
+    return text
+
+
+def forget_payload(module: Any) -> None:
+    """Take away the file that brought this module here: it holds the arguments, and a kill would leave it lying.
+
+    Only long modules need that. Python has read it already, and ansible itself removes the folder at the end.
+    """
+    folder = Path(module.tmpdir)
+    if getattr(module, "_keep_remote_files", False) or "ansible-tmp-" not in folder.name:
+        return
+    for path in folder.glob("AnsiballZ_*.py"):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
