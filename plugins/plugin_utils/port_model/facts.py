@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # Copyright: Contributors to onprem.circleci_server
-"""The catalog's port rules as this package reads them."""
+"""The catalog's port rules as this package reads them, and the few that only this collection needs."""
 
 from __future__ import annotations
 
@@ -9,73 +9,105 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# Peers that are inventory groups, and the others, which options name. The catalog lists the same names.
+INVENTORY_KINDS = {
+    "bastion": ("circleci_sites",),
+    "control_host": ("circleci_sites",),
+    "kubernetes_node": ("circleci_cluster_nodes",),
+    "nomad_client": ("circleci_nomad_clients",),
+    "nomad_server": ("circleci_nomad_servers",),
+    "registry": ("circleci_registry",),
+    "object_storage": ("circleci_object_storage",),
+    "runner": ("circleci_runners_linux", "circleci_runners_macos", "circleci_runners_windows"),
+}
+OPTION_KINDS = frozenset({
+    "users", "administrators", "load_balancer", "vm", "dns", "vcs", "internet", "mail_server", "http_proxy",
+    "external_postgres", "external_mongodb", "external_rabbitmq", "external_vault", "blocked_networks", "cloud_network",
+    "vendor_downloads", "link_local",
+})  # fmt: skip
+# No inventory group: these stand for something that has an address only.
+VIRTUAL_HOSTS = {"load_balancer": "load-balancer", "vm": "job-vms"}
+LINK_LOCAL = ("169.254.0.0/16",)
+
 
 @dataclass(frozen=True)
 class PortFact:
     """One rule of the vendor, or one that we derive from it; see the catalog's ports.yml."""
 
     id: str
-    host_group: str
+    group: str
     direction: str
+    scope: str
+    action: str
     protocols: tuple[str, ...]
     ports: tuple[str, ...]
+    peers: tuple[str, ...]
     purpose: str
-    status: str
     condition: str
-    reference: str
+    status: str
+    source: str
+    certainty: str
     note: str
 
+    @property
+    def published(self) -> bool:
+        """Whether a container engine publishes the ports, so that packets are forwarded instead of delivered."""
+        return self.id.startswith("client-in-ssh-rerun")
 
-def _get(item: Any, *names: str) -> Any:
-    for name in names:
-        value = item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
-        if value is not None:
-            return value
-    return None
+
+def _get(item: Any, name: str, default: Any) -> Any:
+    value = item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
+    return default if value is None else value
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if isinstance(value, (str, int)):
-        return (str(value),)
-    return tuple(str(item) for item in value)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return str(getattr(value, "value", value))
-
-
-def _direction(item: Any) -> str:
-    direction = _text(_get(item, "direction"))
-    return "egress_from_containers" if _get(item, "scope") == "containers" and direction == "egress" else direction
-
-
-def _status(item: Any) -> str:
-    """The catalog keeps need and certainty apart; people read one word."""
-    status = _text(_get(item, "status"))
-    certainty = _text(_get(item, "certainty"))
-    if status == "required":
-        return certainty or "documented"
-    return status
+    return (str(value),) if isinstance(value, (str, int)) else tuple(str(item) for item in value)
 
 
 def port_facts(items: Iterable[Any]) -> tuple[PortFact, ...]:
     """Rules of one release as the catalog gives them (objects or mappings)."""
     return tuple(
         PortFact(
-            id=_text(_get(item, "id")),
-            host_group=_text(_get(item, "group", "host_group")),
-            direction=_direction(item),
-            protocols=_texts(_get(item, "protocols", "protocol")),
-            ports=_texts(_get(item, "ports")),
-            purpose=_text(_get(item, "purpose")),
-            status=_status(item),
-            condition=_text(_get(item, "condition")),
-            reference=_text(_get(item, "ref", "reference", "source")),
-            note=_text(_get(item, "note")),
+            id=str(_get(item, "id", "")),
+            group=str(_get(item, "group", "")),
+            direction=str(_get(item, "direction", "ingress")),
+            scope=str(_get(item, "scope", "host")),
+            action=str(_get(item, "action", "allow")),
+            protocols=_texts(_get(item, "protocols", ("tcp",))),
+            ports=_texts(_get(item, "ports", ())),
+            peers=_texts(_get(item, "peers", ())),
+            purpose=str(_get(item, "purpose", "")),
+            condition=str(_get(item, "condition", "")),
+            status=str(_get(item, "status", "required")),
+            source=str(_get(item, "source", "")),
+            certainty=str(_get(item, "certainty", "documented")),
+            note=str(_get(item, "note", "")),
         )
         for item in items
     )
+
+
+# The vendor knows neither hosts that take their files from the private registry nor a control host that looks at the web UI.
+DERIVED = port_facts(
+    [
+        {
+            "id": "registry-in-hosts",
+            "group": "registry",
+            "ports": ["registry"],
+            "peers": ["object_storage"],
+            "purpose": "Files and packages that this collection puts on the hosts.",
+            "condition": "private_registry",
+            "source": "this collection",
+            "certainty": "constructed",
+        },
+        {
+            "id": "lb-in-control",
+            "group": "load_balancer",
+            "ports": ["80", "443"],
+            "peers": ["control_host"],
+            "purpose": "Proof that web UI and API answer.",
+            "source": "this collection, other end of control-out-lb",
+            "certainty": "constructed",
+        },
+    ]
+)

@@ -8,24 +8,29 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
+from .facts import VIRTUAL_HOSTS
 from .model import PortModel, Rule
-from .shapes import VIRTUAL_HOSTS
 
 # What answers behind a rule. Others may have no listener just now: then a refusal proves that nothing dropped the packet.
 ANSWERS = {
     "lb-in-http": "http",
     "lb-in-https": "tls",
+    "lb-in-https-agents": "tls",
     "lb-in-nomad-rpc": "open",
     "lb-in-output-processor": "open",
     "lb-in-vm-service": "open",
-    "lb-in-8585-stale": "open",
-    "lb-in-3000-stale": "open",
+    "lb-in-8585-printed": "open",
+    "lb-in-3000-printed": "open",
+    "lb-in-control": "open",
     "registry-in": "tls",
+    "registry-in-hosts": "tls",
     "object-storage-in": "open",
-    "k8s-in-kube-api": "tls",
-    "extnomad-in-4646": "open",
-    "extnomad-in-4647": "open",
-    "extnomad-in-4648": "open",
+    "object-storage-in-users": "open",
+    "node-in-api": "tls",
+    "nomad-server-in-api": "open",
+    "nomad-server-in-rpc": "open",
+    "nomad-server-in-serf": "open",
+    "bastion-in-ssh": "open",
 }
 SKIPPED_GROUPS = ("vm",)
 
@@ -81,7 +86,7 @@ def flows_of(model: PortModel, source: str, closed_per_rule: int = 2, names: dic
         and rule.action == "accept"
         and not rule.state.startswith(("documented", "optional", "nobody", "left"))
         # The load balancer's rules prove these from outside; inside a node there is no listener to connect to.
-        and rule.id not in ("k8s-in-transparent", "k8s-in-nodeports")
+        and not rule.id.startswith(("node-in-lb-", "node-in-nodeports"))
     ]
     result: list[dict[str, Any]] = []
     for rule in candidates:
@@ -94,22 +99,22 @@ def flows_of(model: PortModel, source: str, closed_per_rule: int = 2, names: dic
             for part in rule.ports:
                 for port in _ends(part):
                     granted[(rule.host, rule.protocol, port)] = rule
-                    answer = "open" if rule.id.endswith("ssh-admin") or rule.id == "bastion-in-ssh" else "reachable"
-                    expect = ANSWERS.get(rule.id, answer)
+                    expect = ANSWERS.get(rule.id, "open" if rule.id.endswith("ssh-admin") else "reachable")
                     # A datagram that nobody answers proves nothing either way.
                     if rule.protocol == "udp":
                         expect = "reachable"
-                    if rule.id == "lb-in-https" and port != 443:
-                        expect = "open"
                     flow = _flow(rule, source, address, port, expect, rule.protocol)
                     if expect == "tls" and names and rule.id in names:
                         flow["server_name"] = names[rule.id]
                     result.append(flow)
     if closed_per_rule > 0:
         result.extend(_closed(model, source, candidates, granted, closed_per_rule))
-    unique: dict[tuple[str, int, str, str], dict[str, Any]] = {}
+    strength = {"tls": 3, "http": 3, "open": 2, "reachable": 1, "closed": 0}
+    unique: dict[tuple[str, int, str], dict[str, Any]] = {}
     for flow in result:
-        unique.setdefault((flow["address"], flow["port"], flow["protocol"], flow["expect"]), flow)
+        key = (flow["address"], flow["port"], flow["protocol"])
+        if key not in unique or strength[flow["expect"]] > strength[unique[key]["expect"]]:
+            unique[key] = flow
     return list(unique.values())
 
 

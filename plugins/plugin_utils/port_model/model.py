@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from .facts import PortFact
+from .facts import DERIVED, INVENTORY_KINDS, LINK_LOCAL, OPTION_KINDS, VIRTUAL_HOSTS, PortFact
 from .inventory import SiteHost, SiteInventory
-from .shapes import DERIVED, FIXED, HOST_GROUPS, INVENTORY_KINDS, SHAPES, VIRTUAL_HOSTS, Shape
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
@@ -33,8 +32,6 @@ CONTRADICTIONS = (
                       "circleci_runners_macos", "circleci_runners_windows")
     ),
 )  # fmt: skip
-CHECK_ONLY_GROUPS = frozenset({"circleci_cluster_nodes"})
-LOAD_BALANCER_PORTS_OPTIONAL = {"lb-in-8585-stale": 8585, "lb-in-3000-stale": 3000}
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,8 @@ class Options:
     """What the inventory does not say. Lists hold addresses or networks in CIDR form."""
 
     users: tuple[str, ...] = ("0.0.0.0/0", "::/0")
-    kubernetes: tuple[str, ...] = ()
     administrators: tuple[str, ...] = ()
+    kubernetes: tuple[str, ...] = ()
     load_balancer: tuple[str, ...] = ()
     load_balancer_transparent: bool = True
     load_balancer_listens: tuple[int, ...] | None = None
@@ -72,30 +69,31 @@ class Options:
     registry_port: int = 443
     object_storage: tuple[str, ...] = ()
     object_storage_port: int = 443
-    github: tuple[str, ...] = ()
+    vcs: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
-    proxy: tuple[str, ...] = ()
-    proxy_port: int = 3128
-    smtp: tuple[str, ...] = ()
+    http_proxy: tuple[str, ...] = ()
+    http_proxy_port: int = 3128
+    mail_server: tuple[str, ...] = ()
     smtp_port: int = 25
     vm: tuple[str, ...] = ()
-    blocked: tuple[str, ...] = ()
-    postgres: tuple[str, ...] = ()
-    mongodb: tuple[str, ...] = ()
-    rabbitmq: tuple[str, ...] = ()
-    rabbitmq_management: tuple[str, ...] = ()
-    vault: tuple[str, ...] = ()
-    kubernetes_api: tuple[str, ...] = ()
+    internet: tuple[str, ...] = ()
+    vendor_downloads: tuple[str, ...] = ()
+    cloud_network: tuple[str, ...] = ()
+    blocked_networks: tuple[str, ...] = ()
+    external_postgres: tuple[str, ...] = ()
+    external_mongodb: tuple[str, ...] = ()
+    external_rabbitmq: tuple[str, ...] = ()
+    external_vault: tuple[str, ...] = ()
     kubernetes_api_port: int = 6443
     ssh_port: int = 22
     air_gap: bool = True
     podman: bool = False
     vm_service: bool = False
     machine_executor: bool = False
+    presigned_urls: bool = True
     runner_ssh_rerun: bool = False
-    nomad_wide_range: bool = False
+    container_runner_ssh_rerun: bool = False
     block_metadata: bool = True
-    check_only_groups: tuple[str, ...] = ("circleci_cluster_nodes",)
     node_firewall: bool = False
 
 
@@ -164,7 +162,7 @@ class _Collector:
 
 
 _LIST_OPTIONS = tuple(
-    item.name for item in dataclasses.fields(Options) if str(item.type).startswith("tuple[str") and "groups" not in item.name
+    item.name for item in dataclasses.fields(Options) if str(item.type).startswith("tuple[str")
 )
 _PORT_OPTIONS = tuple(item.name for item in dataclasses.fields(Options) if item.name.endswith("_port"))
 _BOOL_OPTIONS = tuple(item.name for item in dataclasses.fields(Options) if str(item.type) == "bool")
@@ -257,29 +255,37 @@ def parse_port(text: str) -> str | None:
     return str(low) if low == high else f"{low}-{high}"
 
 
-def _conditions(options: Options, external_nomad: bool) -> dict[str, bool]:
+def _conditions(options: Options, external_nomad: bool, self_managed: bool) -> dict[str, bool]:
+    transparent = options.load_balancer_transparent
     return {
         "": True,
         "vm_service_enabled": options.vm_service,
-        "load_balancer_not_transparent": not options.load_balancer_transparent,
-        "load_balancer_transparent": options.load_balancer_transparent,
         "machine_executor": options.machine_executor,
+        "load_balancer_transparent": transparent,
+        "load_balancer_not_transparent": not transparent,
+        "load_balancer_transparent_and_internal_nomad_servers": transparent and not external_nomad,
+        "load_balancer_transparent_and_vm_service_enabled": transparent and options.vm_service,
+        "internal_nomad_servers": not external_nomad,
+        "external_nomad_servers": external_nomad,
         "docker_runtime": not options.podman,
-        "use_podman": options.podman,
-        "air_gap": options.air_gap,
-        "nomad.server.internal=false": external_nomad,
-        "external_postgres": bool(options.postgres),
-        "external_mongodb": bool(options.mongodb),
-        "external_rabbitmq": bool(options.rabbitmq),
-        "external_rabbitmq_mgmt": bool(options.rabbitmq_management),
-        "external_vault": bool(options.vault),
-        "proxy.enabled": bool(options.proxy),
+        "podman_runtime": options.podman,
+        # Told in any case, so that a port which the vendor still prints is not missed in silence; see _state.
+        "live_service_lists_port": True,
+        "terraform_network": bool(options.cloud_network),
+        "internet_allowed": not options.air_gap,
+        "private_registry": True,
+        "external_postgres": bool(options.external_postgres),
+        "external_mongodb": bool(options.external_mongodb),
+        "external_rabbitmq": bool(options.external_rabbitmq),
+        "external_vault": bool(options.external_vault),
+        "smtp": bool(options.mail_server),
+        "http_proxy": bool(options.http_proxy),
+        "cluster_self_managed": self_managed,
+        "presigned_urls": options.presigned_urls,
+        "runner_ssh_rerun": options.runner_ssh_rerun,
+        "container_runner_ssh_rerun": options.container_runner_ssh_rerun,
+        "connected_side": False,
     }
-
-
-def _version(text: str) -> tuple[int, int]:
-    parts = text.split(".")
-    return int(parts[0]), int(parts[1])
 
 
 class _Builder:
@@ -296,8 +302,7 @@ class _Builder:
         self.networks: dict[str, tuple[Network, ...]] = {
             name: parse_networks(f"option {name}", getattr(options, name), self.problems) for name in _LIST_OPTIONS
         }
-        for name, values in FIXED.items():
-            self.networks[name] = tuple(ipaddress.ip_network(value) for value in values)
+        self.networks["link_local"] = tuple(ipaddress.ip_network(value) for value in LINK_LOCAL)
         # The control host administers the others in any case; who administers the control host only the option says.
         self.control = _collapse(self._host_networks(inventory.members("circleci_sites")))
 
@@ -307,29 +312,31 @@ class _Builder:
 
     def build(self) -> PortModel:
         self._check_hosts()
-        conditions = _conditions(self.options, self.external_nomad)
+        self_managed = bool(self.inventory.members("circleci_cluster_nodes"))
+        conditions = _conditions(self.options, self.external_nomad, self_managed)
         rules: list[Rule] = []
         for fact in self.facts:
-            shape = SHAPES.get(fact.id)
-            if shape is None:
-                self.problems.add(f"catalog rule {fact.id}", "no shape", "each rule of the catalog needs one",
-                                  "add it to port_model/shapes.py")  # fmt: skip
-                continue
-            if fact.condition not in conditions:
-                self.problems.add(f"catalog rule {fact.id}", f"condition {fact.condition!r}",
-                                  f"known are {', '.join(sorted(filter(None, conditions)))}",
-                                  "teach port_model the new condition")  # fmt: skip
-                continue
-            if not conditions[fact.condition] or shape.action == "none":
-                continue
-            rules.extend(self._rules_of(fact, shape))
+            unknown = [peer for peer in fact.peers if peer not in INVENTORY_KINDS and peer not in OPTION_KINDS]
+            for what, found, known in (
+                ("condition", [fact.condition] if fact.condition not in conditions else [], [*filter(None, conditions)]),
+                ("peer", unknown, [*INVENTORY_KINDS, *OPTION_KINDS]),
+                ("group", [fact.group] if fact.group not in {*INVENTORY_KINDS, *VIRTUAL_HOSTS} else [],
+                 [*INVENTORY_KINDS, *VIRTUAL_HOSTS]),
+            ):  # fmt: skip
+                if found:
+                    self.problems.add(f"catalog rule {fact.id}", f"{what} {', '.join(found)}",
+                                      f"known are {', '.join(sorted(known))}", "teach port_model the new name")  # fmt: skip
+                    break
+            else:
+                if conditions[fact.condition] and fact.status != "may_be_blocked":
+                    rules.extend(self._rules_of(fact))
         check_only = {}
         if not self.options.node_firewall:
             check_only = {
                 host.name: "a default drop on a Kubernetes node breaks its network; the release restricts with "
                 "nginx.loadBalancerSourceRanges"
                 for host in self.inventory.hosts
-                if host.groups & set(self.options.check_only_groups)
+                if "circleci_cluster_nodes" in host.groups
             }
         return PortModel(
             release=self.release,
@@ -355,25 +362,20 @@ class _Builder:
                                       "an address belongs to one host", "correct ansible_host or circleci_addresses")  # fmt: skip
 
     def _hosts_for(self, fact: PortFact) -> list[tuple[str, tuple[str, ...]]]:
-        if fact.host_group in VIRTUAL_HOSTS:
-            kind = "load_balancer" if fact.host_group == "load_balancer" else "vm"
-            name = VIRTUAL_HOSTS[fact.host_group]
-            if kind == "vm" and not self.networks["vm"]:
+        if fact.group in VIRTUAL_HOSTS:
+            if fact.group == "vm" and not self.networks["vm"]:
                 return []
-            return [(name, tuple(str(network) for network in self.networks[kind]))]
-        groups = HOST_GROUPS.get(fact.host_group)
-        if groups is None:
-            self.problems.add(f"catalog rule {fact.id}", f"host group {fact.host_group!r}",
-                              f"known are {', '.join(sorted([*HOST_GROUPS, *VIRTUAL_HOSTS]))}",
-                              "teach port_model the new group")  # fmt: skip
-            return []
-        return [(host.name, host.addresses) for host in self.inventory.members(*groups)]
+            return [(VIRTUAL_HOSTS[fact.group], tuple(str(network) for network in self.networks[fact.group]))]
+        return [(host.name, host.addresses) for host in self.inventory.members(*INVENTORY_KINDS[fact.group])]
 
-    def _ports(self, fact: PortFact, shape: Shape) -> tuple[str, ...]:
-        if shape.port:
-            return (str(getattr(self.options, f"{shape.port}_port")),)
+    def _ports(self, fact: PortFact) -> tuple[str, ...]:
         result = []
-        for text in fact.ports:
+        for given in fact.ports:
+            text = str(getattr(self.options, f"{given}_port", given))
+            if fact.direction == "ingress" and fact.peers == ("administrators",) and text == "22":
+                text = str(self.options.ssh_port)
+            elif fact.id == "node-in-api" and text == "6443":
+                text = str(self.options.kubernetes_api_port)
             port = parse_port(text)
             if port is None:
                 self.problems.add(f"catalog rule {fact.id}", f"port {text!r}",
@@ -381,15 +383,12 @@ class _Builder:
                                   "correct the catalog's ports.yml")  # fmt: skip
                 continue
             result.append(port)
-        # The vendor's note on transparent load balancers: the old releases have two more.
-        if fact.id == "k8s-in-transparent" and _version(self.release) <= (4, 2):
-            result += ["8585"] + (["3000"] if self.options.vm_service else [])
         return tuple(dict.fromkeys(result))
 
-    def _peers(self, fact: PortFact, shape: Shape, own: str) -> tuple[tuple[Network, ...], tuple[str, ...]]:
+    def _peers(self, fact: PortFact, own: str) -> tuple[tuple[Network, ...], tuple[str, ...]]:
         networks: list[Network] = []
         names: list[str] = []
-        for kind in shape.peers:
+        for kind in fact.peers:
             groups = INVENTORY_KINDS.get(kind)
             if groups is not None:
                 for host in self.inventory.members(*groups):
@@ -404,18 +403,18 @@ class _Builder:
                     networks.extend(self._host_networks([host]))
             # Clusters of others have no hosts in the inventory, and pods may leave the cluster under addresses of their own.
             networks.extend(self.networks.get("kubernetes" if kind == "kubernetes_node" else kind, ()))
-            if kind == "administrators" and fact.host_group != "bastion":
+            if kind == "administrators" and fact.group != "bastion":
                 networks.extend(self.control)
         if own in names:
             names.remove(own)
         return _collapse(networks), tuple(dict.fromkeys(names))
 
-    def _rules_of(self, fact: PortFact, shape: Shape) -> Iterable[Rule]:
-        ports = self._ports(fact, shape)
+    def _rules_of(self, fact: PortFact) -> Iterable[Rule]:
+        ports = self._ports(fact)
         if not ports:
             return
         for name, addresses in self._hosts_for(fact):
-            peers, peer_hosts = self._peers(fact, shape, name)
+            peers, peer_hosts = self._peers(fact, name)
             families = {ipaddress.ip_network(address).version for address in addresses}
             any_peer = any(network.prefixlen == 0 for network in peers)
             reachable = [network for network in peers if not families or network.version in families]
@@ -425,30 +424,32 @@ class _Builder:
                 self.problems.add(f"host {name}", f"only {have} addresses, the peers of rule {fact.id} have none",
                                   "host and peer need a common address family",
                                   f"give {', '.join(peer_hosts) or 'the peers'} an {have} address, or the host another")  # fmt: skip
-            state = self._state(fact, shape, name, usable)
-            if state == "apply" and "kubernetes_node" in shape.peers and fact.direction == "ingress":
+            state = self._state(fact, name, usable)
+            if state == "apply" and "kubernetes_node" in fact.peers and fact.direction == "ingress":
                 self._need_kubernetes(fact.id, name)
             direction = fact.direction
+            if fact.scope == "containers":
+                direction = f"{direction}_from_containers"
             for part in ("ingress", "egress") if direction == "both" else (direction,):
                 for protocol in fact.protocols:
                     yield Rule(
                         id=fact.id,
                         host=name,
-                        group=fact.host_group,
+                        group=fact.group,
                         direction=part,
                         protocol=protocol,
                         ports=ports,
                         peers=tuple(str(network) for network in usable),
                         any_peer=any_peer and fact.direction == "ingress",
-                        peer_kinds=shape.peers,
+                        peer_kinds=fact.peers,
                         peer_hosts=peer_hosts,
-                        action=shape.action,
-                        published=shape.published,
+                        action="drop" if fact.action == "deny" else "accept",
+                        published=fact.published,
                         state=state if part == direction else self._state(
-                            dataclasses.replace(fact, direction=part), shape, name, usable),
+                            dataclasses.replace(fact, direction=part), name, usable),
                         reason=fact.purpose,
-                        source=fact.reference or "port table of the catalog",
-                        status=fact.status,
+                        source=fact.source,
+                        status=fact.status if fact.status != "required" else fact.certainty,
                         note=fact.note,
                     )  # fmt: skip
 
@@ -458,29 +459,27 @@ class _Builder:
                               f"rule {rule_id} of {name} would shut the cluster out",
                               "name the networks that nodes and pods come from, for instance 10.20.0.0/24")  # fmt: skip
 
-    def _state(self, fact: PortFact, shape: Shape, name: str, peers: Sequence[Network]) -> str:
+    def _state(self, fact: PortFact, name: str, peers: Sequence[Network]) -> str:
         """``apply``, or why a packet filter on the host does not carry the rule."""
-        if fact.status == "obsolete_but_printed":
-            port = LOAD_BALANCER_PORTS_OPTIONAL.get(fact.id)
-            if port is None or self.options.load_balancer_listens is None or port not in self.options.load_balancer_listens:
+        if fact.condition == "live_service_lists_port" or fact.status == "obsolete_but_printed":
+            listens = self.options.load_balancer_listens or ()
+            if fact.group != "load_balancer" or not any(str(port) in fact.ports for port in listens):
                 return "documented, not served"
         if name in VIRTUAL_HOSTS.values():
             return "not a host of the inventory: for the network team"
-        if fact.id == "nomad-in-tf-range" and not self.options.nomad_wide_range:
-            return "optional: only Terraform opens it, the documentation asks for 4647"
-        if fact.id == "runner-in-ssh-rerun" and not self.options.runner_ssh_rerun:
-            return "optional: reruns with SSH are not switched on"
-        if fact.id == "nomad-block-metadata" and not self.options.block_metadata:
+        if fact.id == "client-containers-metadata" and not self.options.block_metadata:
             return "switched off by the option block_metadata"
-        if not peers and fact.id == "bastion-in-ssh":
+        if not peers and fact.group == "bastion" and fact.direction == "ingress":
             return "left as it is: the option administrators does not say who administers the control host"
         if not peers:
-            return f"nobody of the kind {', '.join(shape.peers)} is known in this site"
+            return f"nobody of the kind {', '.join(fact.peers)} is known in this site"
+        if fact.scope == "containers":
+            return "apply"
         if fact.direction == "egress":
             return "outgoing: hosts let it out, told to the network team"
-        if "any" in fact.protocols and fact.direction != "egress_from_containers":
+        if "any" in fact.protocols:
             return "any protocol between Kubernetes nodes: the cluster's network owns it"
-        if fact.host_group == "kubernetes_node" and not self.options.node_firewall:
+        if fact.group == "kubernetes_node" and not self.options.node_firewall:
             return "check only: traffic to a Kubernetes node does not meet a host's packet filter"
         return "apply"
 
