@@ -290,6 +290,9 @@ def small_values(release: str) -> dict[str, Any]:
         if at(f"{prefix}.resources"):
             put(f"{prefix}.resources.requests.cpu", "1m")
             put(f"{prefix}.resources.requests.memory", "8Mi")
+            if at(f"{prefix}.resources.requests.ephemeral-storage") is not None:
+                # a node in a container has none to give away
+                put(f"{prefix}.resources.requests.ephemeral-storage", "0")
             limit = at(f"{prefix}.resources.limits.cpu")
             if limit is not None and cores(str(limit)) < 0.5:
                 put(f"{prefix}.resources.limits.cpu", "1")
