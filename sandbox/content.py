@@ -22,7 +22,9 @@ from .artifacts import Artifact
 from .common import SandboxError, cache_dir, lock, say, sha256_file, short_hash, step, write_atomic
 
 STANDIN = Path(__file__).with_name("standin")
-FORMAT = 2
+# Objects that the vendor's bucket stores compressed and sends with Content-Encoding: gzip, one host/path a line.
+GZIP_ENCODED = "gzip-encoded.txt"
+FORMAT = 3
 EPOCH = 1767225600
 
 
@@ -32,8 +34,18 @@ class Content:
 
     folder: Path
     file_hosts: tuple[str, ...]
+    gzip_encoded: tuple[str, ...]
     apt_sources: str
     apt_key: bytes
+
+
+def releases() -> list[str]:
+    """All releases that the stand-in vendor has: they share their layers, so the older ones cost next to nothing."""
+    try:
+        chart = importlib.import_module("sandbox.standin.chart")
+    except ModuleNotFoundError:
+        return []
+    return list(chart.known_releases())
 
 
 def source_key() -> str:
@@ -47,7 +59,7 @@ def source_key() -> str:
         {
             "format": FORMAT,
             "standin": sources,
-            "releases": layout.RELEASES,
+            "releases": releases(),
             "artifacts": [item.folder().name for item in artifacts.wanted(["up", "content"])],
             "apt": aptmirror.folder().name,
         }
@@ -67,6 +79,7 @@ def ensure() -> Content:
     return Content(
         folder=target,
         file_hosts=tuple(record["file_hosts"]),
+        gzip_encoded=tuple(record["gzip_encoded"]),
         apt_sources=f"Types: deb\nURIs: https://{layout.APT_HOST}/debian\nSuites: {aptmirror.SUITE}\nComponents: main\n"
         f"Architectures: {aptmirror.ARCHITECTURE}\nSigned-By: /etc/apt/keyrings/{layout.APT_HOST}.gpg\n",
         apt_key=(mirror / "key.gpg").read_bytes(),
@@ -92,7 +105,7 @@ def _make(target: Path, mirror: Path) -> None:
         say("the stand-in images are not in this checkout: the stand-in registries stay empty")
     else:
         with step("making the stand-in images and chart", 60):
-            build(output, cache_dir(), list(layout.RELEASES))
+            build(output, cache_dir(), releases())
     with step("laying out the stand-in internet", 5):
         for registry in layout.REGISTRIES:
             (work / "registry" / registry).mkdir(parents=True)
@@ -106,8 +119,11 @@ def _make(target: Path, mirror: Path) -> None:
             (files / path).parent.mkdir(parents=True, exist_ok=True)
             link(source, files / path)
         shutil.copytree(mirror / "debian", files / layout.APT_HOST / "debian", copy_function=link)
+        encoded = files / GZIP_ENCODED
+        lines = encoded.read_text(encoding="utf-8").split() if encoded.is_file() else []
+        encoded.unlink(missing_ok=True)
         hosts = sorted({*layout.FILE_HOSTS, *(path.name for path in files.iterdir())})
-        write_atomic(work / "complete.json", json.dumps({"file_hosts": hosts}) + "\n")
+        write_atomic(work / "complete.json", json.dumps({"file_hosts": hosts, "gzip_encoded": lines}) + "\n")
     work.rename(target)
     forget_old(target.parent, keep=target)
 
@@ -324,14 +340,16 @@ def vendor_files(content: Content, keys: Path) -> dict[str, tuple[bytes, int]]:
             "      proxy_buffering off;\n      proxy_read_timeout 600s;\n    }\n  }\n"
         )
     servers.append(
-        f"  server {{\n    listen 443 ssl default_server;\n    server_name {' '.join(content.file_hosts)};\n    root /srv/internet/files/$host;\n    autoindex on;\n  }}\n"
+        f"  server {{\n    listen 443 ssl default_server;\n    server_name {' '.join(content.file_hosts)};\n    root /srv/internet/files/$host;\n    autoindex on;\n    add_header Content-Encoding $stored_encoding;\n  }}\n"
     )
     put(
         "/etc/nginx/nginx.conf",
         "user www-data;\nworker_processes 2;\nevents { worker_connections 1024; }\nhttp {\n  include /etc/nginx/mime.types;\n"
-        "  default_type application/octet-stream;\n  server_names_hash_bucket_size 128;\n  client_max_body_size 0;\n  sendfile on;\n  tcp_nopush on;\n"
+        "  default_type application/octet-stream;\n  server_names_hash_bucket_size 128;\n  map_hash_bucket_size 512;\n  client_max_body_size 0;\n  sendfile on;\n  tcp_nopush on;\n"
         "  access_log /var/log/nginx/access.log;\n  error_log /var/log/nginx/error.log;\n"
-        "  ssl_certificate /etc/internet/server.crt;\n  ssl_certificate_key /etc/internet/server.key;\n" + "".join(servers) + "}\n",
+        "  map $host$uri $stored_encoding {\n    default '';\n"
+        + "".join(f"    '{path}' gzip;\n" for path in content.gzip_encoded)
+        + "  }\n  ssl_certificate /etc/internet/server.crt;\n  ssl_certificate_key /etc/internet/server.key;\n" + "".join(servers) + "}\n",
     )
     files["/etc/systemd/system/docker-registry.service"] = (b"/dev/null", -1)
     return files

@@ -14,7 +14,6 @@ POD_CIDR = "10.244.0.0/16"
 SERVICE_CIDR = "10.96.0.0/16"
 CLUSTER_DNS = "10.96.0.10"
 LOAD_BALANCER_POOL = ("10.93.0.100", "10.93.0.109")
-RELEASES = ("4.10.0",)
 
 # Credentials of the stand-in vendor registry. They protect nothing: they are here so that a login can be refused.
 VENDOR_USERNAME = "standin-customer"

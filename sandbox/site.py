@@ -29,7 +29,6 @@ FLAGS = (
     "--cgroupns=host",
     "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
     "--device=/dev/kmsg",
-    "--device=/dev/fuse",
     "--tmpfs=/run",
     "--tmpfs=/run/lock",
     "--stop-signal=SIGRTMIN+3",
@@ -95,20 +94,30 @@ def ensure_networks() -> None:
         elif not found.get("Internal") or found.get("Labels", {}).get(layout.LABEL) != side:
             raise SandboxError(f"docker network {net.name} exists and is not the sandbox's; remove or rename it")
         for rule in firewall_rules(net):
+            if rule[0] == "DOCKER-USER" and run(["iptables", "-w", "-n", "-L", "DOCKER-USER"], check=False).returncode != 0:
+                rule[0] = "FORWARD"
             if run(["iptables", "-w", "-C", *rule], check=False).returncode != 0:
                 run(["iptables", "-w", "-I", *rule])
 
 
 def firewall_rules(net: layout.Network) -> list[list[str]]:
-    """`--internal` does not keep hosts from the machine's own services; answers to the operator's browser are allowed."""
-    return [["INPUT", "-i", net.bridge, "-m", "conntrack", "!", "--ctstate", "ESTABLISHED,RELATED", "-m", "comment", "--comment", layout.LABEL, "-j", "DROP"]]
+    """What docker's `--internal` leaves open or takes away."""
+    comment = ["-m", "comment", "--comment", layout.LABEL]
+    return [
+        # it does not keep hosts from the machine's own services; answers to the operator's browser are allowed
+        ["INPUT", "-i", net.bridge, "-m", "conntrack", "!", "--ctstate", "ESTABLISHED,RELATED", *comment, "-j", "DROP"],
+        # it drops packets to outside addresses even on their way to a neighbour, and then the tripwire could not count them;
+        # a packet that enters and leaves by the same bridge stays inside
+        ["DOCKER-USER", "-i", net.bridge, "-o", net.bridge, "-m", "physdev", "--physdev-is-bridged", *comment, "-j", "ACCEPT"],
+    ]
 
 
 def remove_networks() -> None:
     for net in layout.NETWORKS.values():
         for rule in firewall_rules(net):
-            while run(["iptables", "-w", "-D", *rule], check=False).returncode == 0:
-                pass
+            for chain in {rule[0], "FORWARD"}:
+                while run(["iptables", "-w", "-D", chain, *rule[1:]], check=False).returncode == 0:
+                    pass
         found = docker.inspect("network", [net.name]).get(net.name)
         if found and layout.LABEL in (found.get("Labels") or {}):
             docker.call(["network", "rm", net.name])
