@@ -12,6 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import compose_data, site_facts
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import add_secrets
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secret_plan as plan_of
 
 
@@ -48,8 +49,16 @@ def secret_plan(
     return plan
 
 
+def site_with_secrets(site: Any, secrets: Any, passwords: Any = None) -> dict[str, Any]:
+    """See site_with_secrets.yml."""
+    result: dict[str, Any] = add_secrets(
+        _mapping(site, "site_with_secrets"), _mapping(secrets or {}, "site_with_secrets"), dict(passwords or {})
+    )
+    return result
+
+
 class FilterModule:
     """Filters of the values composer."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"compose_values": compose_values, "secret_plan": secret_plan}
+        return {"compose_values": compose_values, "secret_plan": secret_plan, "site_with_secrets": site_with_secrets}

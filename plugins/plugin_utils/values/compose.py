@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from ..catalog import Catalog, CatalogError
@@ -126,6 +125,7 @@ def compose_data(
         "values": result.values,
         "explanations": result.explanations(),
         "secret_keys": result.secret_keys,
+        "secret_texts": secret_texts(result),
         "warnings": list(result.warnings),
         "errors": [*problems, *result.errors],
         "release": facts.release,
@@ -133,5 +133,10 @@ def compose_data(
     }
 
 
-def settings_by_key(composition: Composition) -> dict[str, dict[str, Any]]:
-    return {setting.key: dataclasses.asdict(setting) for setting in composition.settings}
+def secret_texts(composition: Composition) -> list[str]:
+    """The texts that must never be shown, to mask them in objects and logs."""
+    found: list[str] = []
+    for setting in composition.settings:
+        if setting.secret:
+            found += [text for _path, text in overlays.leaves({"value": setting.value}) if isinstance(text, str) and text]
+    return sorted(set(found))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from .knowledge import KeyBook
-from .model import PLATFORMS, Path, Setting, SiteFacts, dotted, parse_path
+from .model import PLATFORMS, Path, Setting, SiteFacts, parse_path
 
 AIR_GAP = "vendor docs: air-gapped installation, phase 3"
 PHASE_2 = "vendor docs: installation, phase 2"
@@ -644,6 +644,3 @@ RULES: tuple[Callable[[Draft], None], ...] = (
     site, registry, images, object_storage, agents, machines, vcs, secrets, databases, nomad, load_balancer, tls, proxy, mail,
 )
 
-
-def keys_of(settings: Iterable[Setting]) -> list[str]:
-    return [dotted(setting.path) for setting in settings]

@@ -375,3 +375,34 @@ def secret_plan(
     ]
     items += _nomad(facts) + certificates
     return {"format": PLAN_FORMAT, "release": facts.release, "secrets": items}
+
+
+def add_secrets(site: dict[str, Any], secrets: dict[str, dict[str, str]], passwords: dict[str, str]) -> dict[str, Any]:
+    """The facts of a site with what has no documented Secret and must stand in the values.
+
+    C(secrets) holds decoded texts by Secret and key, C(passwords) those of mail server and proxies.
+    """
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in site.items()}
+
+    def block(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = result.setdefault(name, {})
+        return found
+
+    pair = secrets.get(DOMAIN_TLS) or {}
+    if pair.get("tls.crt"):
+        block("tls").update(
+            certificate=pair["tls.crt"], private_key=pair.get("tls.key", ""), issued_by_site_ca=bool(pair.get("ca.crt"))
+        )
+    nomad = block("nomad")
+    mtls = secrets.get("nomad-mtls") if nomad.get("internal", True) else secrets.get(f"{NOMAD_CLIENT}cluster")
+    if mtls:
+        nomad["mtls"] = {
+            "ca": mtls.get("ca.pem", ""), "certificate": mtls.get("cert.pem", ""), "private_key": mtls.get("key.pem", ""),
+        }
+    if passwords.get("smtp"):
+        block("smtp")["password"] = passwords["smtp"]
+    for name in ("http", "https"):
+        if passwords.get(f"proxy_{name}"):
+            proxy = block("proxy")
+            proxy[name] = {**(proxy.get(name) or {}), "password": passwords[f"proxy_{name}"]}
+    return result
