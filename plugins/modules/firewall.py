@@ -52,7 +52,7 @@ options:
     default: auto
   revert_after:
     description:
-      - Seconds after which the host undoes a change that nobody confirmed. V(0) applies it for good at once.
+      - Seconds after which the host undoes a change that nobody confirmed, 10 or more. V(0) applies it for good at once.
     type: int
     default: 60
   container_interfaces:
@@ -185,6 +185,10 @@ def run(module: AnsibleModule, engine: Engine) -> None:
             module.exit_json(changed=False, backend="", pending=False, reverted="")
         outcome = engine.confirm()
         module.exit_json(changed=False, backend=outcome.backend, pending=False, reverted=outcome.reverted)
+    if options["revert_after"] < 0 or 0 < options["revert_after"] < 10:
+        raise FirewallError(
+            f"revert_after is {options['revert_after']}; 0, or at least 10 seconds for a new connection to confirm the change, is needed"
+        )
     plan = None
     if options["state"] == "present":
         plan = parse_plan(options["rules"], options["mode"], options["container_interfaces"])
@@ -196,7 +200,7 @@ def run(module: AnsibleModule, engine: Engine) -> None:
         plan,
         backend=options["backend"],
         check=module.check_mode or options["check_only"],
-        revert_after=max(0, options["revert_after"]),
+        revert_after=options["revert_after"],
         ways=ways,
     )
     for warning in outcome.warnings:
