@@ -17,7 +17,7 @@ Talking to a registry (``registry.py``)::
     client.get_blob("library/nginx", "sha256:…", limit=1 << 20)      # -> bytes, checked
     client.blob_to_file("library/nginx", "sha256:…", path)           # -> size; streams into path, checked, atomic replace
     client.delete_manifest("library/nginx", "sha256:…")
-    client.put_artifact(repo, tag, artifact_type, [FileLayer(...)])  # small artifacts only (artifact.py)
+    client.push_blob(repo, data); client.put_manifest(repo, tag, Manifest)
     client.close()
 
 One file artifact (``artifact.py``), for module ``oci_file``::

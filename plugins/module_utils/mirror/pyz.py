@@ -1,0 +1,82 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine as one file, ``circleci-mirror.pyz``: run by any Python from 3.9 on, the same bytes wherever it is built."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import zipfile
+from pathlib import Path
+
+PACKAGE = "circleci_mirror"
+SHEBANG = b"#!/usr/bin/env python3\n"
+MAIN = f'from {PACKAGE}.cli import run\n\nif __name__ == "__main__":\n    raise SystemExit(run())\n'
+
+
+def _modules() -> list[str]:
+    # Named one by one: so AnsiballZ packs them all with a module that fetches, and the bundle it makes carries the whole engine.
+    from . import (
+        access,
+        artifact,
+        bundle,
+        cli,
+        delta,
+        ed25519,
+        errors,
+        fetch,
+        limits,
+        load,
+        lock,
+        oci,
+        progress,
+        prune,
+        pyz,
+        registry,
+        seed,
+        sign,
+        transport,
+        verify,
+        view,
+    )
+
+    found = (access, artifact, bundle, cli, delta, ed25519, errors, fetch, limits, load, lock, oci, progress, prune, pyz, registry, seed, sign, transport, verify, view)
+    return [module.__name__ for module in found]
+
+
+def sources() -> list[tuple[str, bytes]]:
+    """The engine's source files by name."""
+    package = __name__.rpartition(".")[0]
+    files = []
+    for name in [package, *_modules()]:
+        module = importlib.import_module(name)
+        loader = module.__spec__.loader if module.__spec__ else None
+        text = loader.get_source(name) if loader is not None and hasattr(loader, "get_source") else None
+        if text is None:
+            raise RuntimeError(f"the source of {name} cannot be read")
+        short = "__init__" if name == package else name.rpartition(".")[2]
+        files.append((f"{PACKAGE}/{short}.py", text.encode("utf-8")))
+    return sorted(files)
+
+
+def build_pyz() -> bytes:
+    """The zipapp; stored, not compressed, as compressors differ from machine to machine."""
+    buffer = io.BytesIO()
+    buffer.write(SHEBANG)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+        for name, body in [("__main__.py", MAIN.encode("ascii")), *sources()]:
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            info.external_attr = 0o100644 << 16
+            info.create_system = 3
+            archive.writestr(info, body)
+    return buffer.getvalue()
+
+
+def write_pyz(path: Path) -> None:
+    """Write the zipapp, executable, replacing an older one at once."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(build_pyz())
+    temporary.chmod(0o755)
+    os.replace(temporary, path)
