@@ -19,16 +19,24 @@ R = TypeVar("R")
 Converter = Callable[[Any], Any]
 
 
-@functools.lru_cache(maxsize=None)
+_hints: dict[type[Any], dict[str, Any]] = {}
+_plans: dict[type[Any], tuple[tuple[str, Converter], ...]] = {}
+
+
+def _hints_of(cls: type[Any]) -> dict[str, Any]:
+    """The types of a class's fields; working them out is slow."""
+    if cls not in _hints:
+        _hints[cls] = typing.get_type_hints(cls)
+    return _hints[cls]
+
+
 def _plan(cls: type[Any]) -> tuple[tuple[str, Converter], ...]:
     """Which fields of a class are not plain JSON values, and how to convert them."""
-    hints = typing.get_type_hints(cls)
-    plan = []
-    for field in dataclasses.fields(cls):
-        converter = _converter(hints[field.name])
-        if converter is not None:
-            plan.append((field.name, converter))
-    return tuple(plan)
+    if cls not in _plans:
+        hints = _hints_of(cls)
+        converters = ((field.name, _converter(hints[field.name])) for field in dataclasses.fields(cls))
+        _plans[cls] = tuple((name, converter) for name, converter in converters if converter is not None)
+    return _plans[cls]
 
 
 def _converter(hint: Any) -> Converter | None:
@@ -85,7 +93,7 @@ def check(cls: type[Any], raw: Mapping[str, Any], where: str) -> None:
     )
     if missing:
         raise CatalogDataError(f"{where}: missing field {', '.join(missing)}.")
-    hints = typing.get_type_hints(cls)
+    hints = _hints_of(cls)
     for name, value in raw.items():
         _check_value(hints[name], value, f"{where}.{name}")
     if "source" in raw and not raw["source"]:

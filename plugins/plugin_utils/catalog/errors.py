@@ -13,10 +13,10 @@ _TWO_PARTS = re.compile(r"^\d+\.\d+$")
 _LONG_LIST = 40
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """Return `` Did you mean "x"?`` or an empty string."""
     by_lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=cutoff)
     return f' Did you mean "{by_lower[close[0]]}"?' if close else ""
 
 
@@ -87,7 +87,7 @@ class UnknownReleaseError(UnknownNameError):
         listing = ", ".join(f'"{version}"' for version in last_patches)
         if isinstance(name, (int, float)) and not isinstance(name, bool):
             return (
-                f"Unknown CircleCI Server release {name}: YAML read it as a number, so 4.10 became 4.1. "
+                f"Unknown CircleCI Server release {name}: YAML read it as a number, and 4.10 and 4.1 are the same number. "
                 f'Write three parts, quoted, for example "4.10.0". Known: {listing}.'
             )
         text = str(name)
@@ -103,7 +103,7 @@ class UnknownReleaseError(UnknownNameError):
                 f'Unknown CircleCI Server release "{text}". The documented patches of this minor are {patches}; '
                 f'use "{patches_of_minor[-1]}".'
             )
-        return f'Unknown CircleCI Server release "{text}".{did_you_mean(text, last_patches)} Known: {listing}.'
+        return f'Unknown CircleCI Server release "{text}".{did_you_mean(text, last_patches, cutoff=0.8)} Known: {listing}.'
 
 
 class KnownBadReleaseError(CatalogError):
