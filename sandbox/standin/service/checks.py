@@ -205,8 +205,9 @@ def _postgres() -> None:
             if exc.code == "42703":
                 found = session.run(f"SELECT release FROM {schema.VERSIONS} ORDER BY level DESC LIMIT 1")
                 wrote = found[0][0] if found else "?"
-                if schema.level(wrote or "4.0") < schema.level(release()):
-                    raise NotYet(f"the schema of {env('PGDATABASE')} is still that of release {wrote}") from exc
+                # of the same level: the migrator came between the two questions
+                if schema.level(wrote or "4.0") <= schema.level(release()):
+                    raise NotYet(f"the schema of {env('PGDATABASE')} was still that of an older release") from exc
                 raise Refusal(f"{env('PGDATABASE')}: {exc}; release {wrote} has migrated this schema, and {release()} cannot work with it") from exc
             raise Refusal(f"{env('PGDATABASE')}: {exc}") from exc
 

@@ -41,7 +41,6 @@ spec:
           env:
             - {name: STANDIN_SERVICE, value: {{ $o.kind }}}
             - {name: STANDIN_RELEASE, value: {{ $ctx.Chart.Version | quote }}}
-            - {name: STANDIN_VERSION, value: {{ ($v.image | default dict).tag | default $d.tag | toString | quote }}}
             - {name: STORE_USER, value: {{ $o.user | quote }}}
             - name: STORE_PASSWORD
               {{ include "standin.from" (list $o.secret $o.key) }}
