@@ -7,6 +7,8 @@ From the top of the tree::
 
     python -m plugins.plugin_utils.catalog.generate          # write
     python -m plugins.plugin_utils.catalog.generate --check  # exit 1 when a checked-in file is out of date
+
+It may be started by its path as well.
 """
 
 from __future__ import annotations
@@ -20,6 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+if not __package__:
+    # Started by its path: start again as a part of its package, so that the imports below work.
+    import runpy
+
+    sys.path[0] = str(Path(__file__).resolve().parents[3])
+    runpy.run_module("plugins.plugin_utils.catalog.generate", run_name="__main__", alter_sys=True)
 
 from . import model
 from .codec import check, shorten
