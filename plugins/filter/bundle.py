@@ -10,8 +10,10 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
+from ..module_utils.mirror.errors import MirrorError
 from ..plugin_utils.bundle_contents import ContentsError, bundle_contents
 from ..plugin_utils.catalog import Catalog, CatalogError
+from ..plugin_utils.mirror_outputs import mirror_outputs
 
 
 def _contents(release: str, **choices: Any) -> dict[str, Any]:
@@ -23,8 +25,17 @@ def _contents(release: str, **choices: Any) -> dict[str, Any]:
         raise AnsibleFilterError(f"bundle_contents: {error}") from error
 
 
+def _outputs(registry: str, release: str, **options: Any) -> dict[str, Any]:
+    try:
+        return mirror_outputs(registry, catalog=Catalog.load(), release=release, **options)
+    except (CatalogError, MirrorError) as error:
+        raise AnsibleFilterError(str(error)) from error
+    except TypeError as error:
+        raise AnsibleFilterError(f"mirror_outputs: {error}") from error
+
+
 class FilterModule:
     """Filters by name."""
 
     def filters(self) -> Mapping[str, Callable[..., Any]]:
-        return {"bundle_contents": _contents}
+        return {"bundle_contents": _contents, "mirror_outputs": _outputs}

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import os
 import re
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,3 +135,34 @@ def extract(bundle: Bundle, layers: Sequence[Layer], dest: Path, *, write: bool)
             Path(temporary).unlink(missing_ok=True)
             raise
     return [layer.name for layer in changed]
+
+
+def pack(bundle: Bundle, layers: Sequence[Layer], dest: Path, *, write: bool) -> bool:
+    """All files in one tar archive, the same bytes for the same files; True when it was not there like that."""
+    order = sorted(layers, key=lambda layer: layer.name)
+    # The archive follows from names and digests, so what is there is known by them without being packed again.
+    stamp = hashlib.sha256("".join(f"{layer.name} {layer.digest}\n" for layer in order).encode()).hexdigest()
+    note = dest.with_name(f"{dest.name}.contents")
+    if dest.is_file() and note.is_file() and note.read_text(encoding="ascii").strip() == f"{stamp} {sha256_of(dest)}":
+        return False
+    if not write:
+        return True
+    dest.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    handle, temporary = tempfile.mkstemp(prefix=f".{dest.name}.", dir=dest.parent)
+    try:
+        with os.fdopen(handle, "wb") as raw, tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive, tempfile.TemporaryFile(dir=dest.parent) as spool:
+            for layer in order:
+                spool.seek(0)
+                spool.truncate()
+                bundle.stream(layer.digest, spool.write)
+                spool.seek(0)
+                member = tarfile.TarInfo(layer.name)
+                member.size, member.mode = layer.size, layer.mode
+                archive.addfile(member, spool)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(dest)
+        note.write_text(f"{stamp} {sha256_of(dest)}\n", encoding="ascii")
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return True

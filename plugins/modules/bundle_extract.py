@@ -33,8 +33,12 @@ options:
     description: Read O(files) as names of Debian packages and follow what they depend on, as far as the artifact has it.
     type: bool
     default: false
+  archive:
+    description: Pack the files into one tar archive, so that they can be brought to another host in one piece.
+    type: bool
+    default: false
   dest:
-    description: Folder for the files. It is made when it is not there.
+    description: Folder for the files, or with O(archive=true) the archive itself. Folders are made when they are not there.
     type: path
     required: true
 attributes:
@@ -63,6 +67,14 @@ files:
   returned: success
   type: list
   elements: dict
+archive:
+  description: The archive, empty without O(archive=true).
+  returned: success
+  type: str
+bundle_id:
+  description: Identity of the bundle.
+  returned: success
+  type: str
 bytes_total:
   description: Size of everything in the bundle.
   returned: success
@@ -74,7 +86,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.bundle_extract import ExtractError, choose, extract, find_artifact
+from ..module_utils.bundle_extract import ExtractError, choose, extract, find_artifact, pack
 from ..module_utils.mirror.bundle import Bundle
 from ..module_utils.mirror.errors import MirrorError
 from ..module_utils.mirror.sign import check_trust
@@ -88,11 +100,15 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         check_trust(bundle.raw, bundle.signature_files(), trust_of(given))
         layers = find_artifact(bundle, given["artifact"])
         wanted = choose(bundle, layers, given["files"], packages=given["packages"])
-        changed = extract(bundle, wanted, dest, write=not module.check_mode)
+        if given["archive"]:
+            changed = [layer.name for layer in wanted] if pack(bundle, wanted, dest, write=not module.check_mode) else []
+        else:
+            changed = extract(bundle, wanted, dest, write=not module.check_mode)
         return {
             "changed": bool(changed),
             "diff": {"before": "", "after": "".join(f"{dest}/{name}\n" for name in changed), "before_header": str(dest), "after_header": str(dest)},
-            "files": [{**layer.as_dict(), "path": str(dest / layer.name)} for layer in wanted],
+            "files": [{**layer.as_dict(), "path": str(dest if given["archive"] else dest / layer.name)} for layer in wanted],
+            "archive": str(dest) if given["archive"] else "",
             "bytes_total": sum(bundle.sizes.values()),
             "bundle_id": bundle.id,
         }
@@ -105,6 +121,7 @@ def main() -> None:
             "artifact": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "str", "default": []},
             "packages": {"type": "bool", "default": False},
+            "archive": {"type": "bool", "default": False},
             "dest": {"type": "path", "required": True},
         },
         supports_check_mode=True,

@@ -16,7 +16,8 @@ from ..catalog import Catalog
 VENDOR_REGISTRY = "cciserver.azurecr.io"
 IMAGE_GROUPS = ("nomad_client", "runner", "database_upgrade", "reality_check", "tool", "backup")
 _NEEDED_GROUPS = ("nomad_client",)
-"""Without these no job runs, so a bundle that lacks one is refused; what else the vendor took away is only warned of."""
+"""Without these, and without the probe's image, no job runs: a bundle that lacks one is refused. Of what else is gone it is only warned."""
+_PROBE_REPOSITORY = "cimg/base"
 _OWN_WORK = ("image_list", "keysets")
 """Roles of images that do on the vendor's way what the collection does itself."""
 
@@ -58,7 +59,7 @@ def bundle_contents(
             "ref": image.reference or f"{image.repository}:latest",
             "path": image.group,
             "why": f"{image.role}{f', when {image.condition}' if image.condition else ''}",
-            "needed": image.group in _NEEDED_GROUPS and image.tag is not None,
+            "needed": image.tag is not None and (image.group in _NEEDED_GROUPS or image.repository == _PROBE_REPOSITORY),
         }
         for image in images
         if image.group != "chart" and image.group in wanted_groups and image.role not in _OWN_WORK

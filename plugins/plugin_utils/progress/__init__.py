@@ -33,6 +33,7 @@ _BOOKKEEPING = ("ansible_job_id", "started", "finished", "results_file", "_ansib
 class ProgressAction(ActionBase):
     """Base of action plugins whose module has an option ``progress_file``."""
 
+    _task: t.Any
     _supports_check_mode = True
     _supports_diff = True
     _supports_async = True
