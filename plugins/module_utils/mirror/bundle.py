@@ -141,11 +141,10 @@ def plan_layout(blobs: Sequence[tuple[str, int]], part_size: Optional[int], clos
             gap = align_gap(position, size)
             end = position + gap + BLOCK + padded(size)
             done = sum(piece.size for piece in places.get(digest, ()))
-            if done == 0 and (capacity is None or end <= capacity):
+            if capacity is None or (done == 0 and end <= capacity):
                 places[digest] = [Piece(number, position + gap + BLOCK, size)]
                 position = end
                 continue
-            assert capacity is not None
             rest = size - done
             cut = done > 0 or PREAMBLE_SIZE + ALIGN + BLOCK + padded(size) > capacity
             if cut and not full:

@@ -200,6 +200,7 @@ class _Fetcher:
         self.needs: dict[str, _Need] = {}
         self.media: dict[str, str] = {}
         self.refs: list[BundleRef] = []
+        self.configs: set[str] = set()
         self.order: list[str] = []
         self.warnings: list[str] = []
         self.moved = self.reused = 0
@@ -299,6 +300,9 @@ class _Fetcher:
                 self._need_manifest(image, item, repository)
             if image.is_index:
                 raise MirrorError(f"{item.name}: an index inside an index is not supported ({image.digest}).")
+            config = image.data.get("config")
+            if config:
+                self.configs.add(str(config.get("digest")))
             for blob in image.blobs():
                 self._need(blob.digest, blob.size, item.name, ("blob", item.ref.registry, item.ref.repository), repository)
         kind = "chart" if not root.is_index and '"application/vnd.cncf.helm.config' in root.body.decode("utf-8", "replace") else "image"
@@ -316,8 +320,7 @@ class _Fetcher:
                 digest = f"sha256:{source.sha256}"
                 notes = {"org.opencontainers.image.title": source.filename, "io.onprem.mode": source.mode}
                 layers.append({"annotations": notes, "digest": digest, "mediaType": source.media_type, "size": source.size})
-                assert source.size is not None
-                self._need(digest, source.size, item.target_name, ("url" if source.url else "path", "", source.origin), item.repository)
+                self._need(digest, source.size or 0, item.target_name, ("url" if source.url else "path", "", source.origin), item.repository)
             config = "sha256:" + hashlib.sha256(item.config).hexdigest()
             self._need(config, len(item.config), item.target_name, ("body", "", ""), item.repository)
             self.needs[config].body = item.config
@@ -404,7 +407,7 @@ class _Fetcher:
         wanted = {digest: need.size for digest, need in self.needs.items()}
         spared = base.spared(wanted) if base else set()
         # Manifests and configs are small and make a delta explain itself; they always travel.
-        spared = {digest for digest in spared if self.needs[digest].body is None and self.needs[digest].size > (64 << 10)}
+        spared = {digest for digest in spared if self.needs[digest].body is None and digest not in self.configs}
         names = sorted({name for need in self.needs.values() for name in need.repositories})
         number = {name: index for index, name in enumerate(names)}
         refs = sorted(self.refs, key=lambda ref: (ref.name, ref.target))
@@ -664,7 +667,7 @@ class _Fetcher:
 
     def _get(self, digest: str, buffer: memoryview, halt: threading.Event) -> None:
         """One blob: from wherever it can be had, to its place, checked."""
-        problem: Optional[MirrorError] = None
+        problem = MirrorError(f"{digest}: there is no place to get it from.")
         for kind, host, where in self.sources[digest]:
             try:
                 if kind == "path":
@@ -674,7 +677,6 @@ class _Fetcher:
                 return
             except RegistryError as error:
                 problem = error
-        assert problem is not None
         raise problem
 
     def _get_path(self, digest: str, path: str) -> None:
@@ -899,10 +901,10 @@ def existing_bundle(output: Path) -> Optional[Bundle]:
     return bundle
 
 
-def _unchanged(old: Optional[Bundle], fetcher: _Fetcher) -> bool:
+def _unchanged(old: Bundle, fetcher: _Fetcher) -> bool:
     """One request for each name that is not pinned tells whether anything is new."""
     lock = fetcher.options.lock
-    if old is None or old.manifest.get("source") != fetcher.source_key() or not all(source.known for item in lock.artifacts for source in item.files):
+    if old.manifest.get("source") != fetcher.source_key() or not all(source.known for item in lock.artifacts for source in item.files):
         return False
     digests = {(ref.name, ref.target): ref.digest for ref in old.refs}
 
@@ -935,8 +937,7 @@ def fetch(options: FetchOptions, progress: Optional[Progress] = None) -> FetchRe
                 raise UsageError(f"{output}: another fetch is writing there. Wait for it, or give another output folder.") from None
         old = existing_bundle(output)
         plan = _unfinished(fetcher)
-        if plan is None and _unchanged(old, fetcher):
-            assert old is not None
+        if plan is None and old is not None and _unchanged(old, fetcher):
             total = sum(old.sizes.values())
             if not options.dry_run:
                 shutil.rmtree(fetcher.work, ignore_errors=True)

@@ -293,7 +293,7 @@ class _Loader:
             return None
 
         self.progress.begin("base", 0, len(wanted))
-        found = dict(zip(wanted, _map(wanted, find)))
+        found: dict[str, Optional[str]] = dict(zip(wanted, _map(wanted, find)))
         missing = [digest for digest in wanted if found[digest] is None]
         if missing:
             total = sum(required[digest]["size"] for digest in missing)

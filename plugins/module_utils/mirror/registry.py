@@ -82,8 +82,8 @@ class Authenticator:
         self._tokens: dict[frozenset[str], tuple[str, float]] = {}
 
     def _basic(self) -> str:
-        assert self._credential is not None
-        return "Basic " + base64.b64encode(f"{self._credential.username}:{self._credential.password}".encode()).decode()
+        credential = self._credential or Credential()
+        return "Basic " + base64.b64encode(f"{credential.username}:{credential.password}".encode()).decode()
 
     def header(self, scopes: frozenset[str]) -> Optional[str]:
         """What to send along, as far as it is known which way the registry wants."""
