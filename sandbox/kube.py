@@ -85,7 +85,6 @@ def files(keys: Path) -> dict[str, tuple[bytes, int]]:
                 "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
                 "cgroupDriver": "cgroupfs",
                 # A container inside a container: limits of the node itself are not ours to set.
-                "cgroupRoot": "/onprem-sandbox-node1",
                 "failCgroupV1": False,
                 "failSwapOn": False,
                 "cgroupsPerQOS": False,
@@ -213,9 +212,6 @@ def files(keys: Path) -> dict[str, tuple[bytes, int]]:
                 "--listen-peer-urls=http://127.0.0.1:2380",
                 "--initial-advertise-peer-urls=http://127.0.0.1:2380",
                 "--initial-cluster=node1=http://127.0.0.1:2380",
-                # the disk of a test machine may need longer for an fsync than etcd expects of a quorum
-                "--heartbeat-interval=500",
-                "--election-timeout=5000",
                 "--log-level=warn",
             ],
             extra="Type=notify",

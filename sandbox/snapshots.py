@@ -117,3 +117,5 @@ def _start() -> None:
     with step("starting the hosts", 15):
         site._parallel(site.start_host, [item for item in layout.HOSTS if not known[item.container]["State"]["Running"]])
     site.wait_ready()
+    site.finish_hosts()
+    site.wait_pods()
