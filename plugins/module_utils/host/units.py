@@ -1,0 +1,297 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Folders, files and systemd units of one concern of a host: compare all of them in memory, then apply once."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+UNIT_FOLDER = Path("/etc/systemd/system")
+NOT_SHOWN = "(content is not shown)\n"
+
+
+class HostError(Exception):
+    """One sentence for the operator."""
+
+
+Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
+
+
+def run_command(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command; a missing program is an answer with code 127."""
+    try:
+        return subprocess.run(list(argv), check=False, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(list(argv), 127, "", f"{argv[0]}: not found")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that must be there."""
+
+    path: Path
+    mode: int = 0o755
+    owner: str = "root"
+    group: str = "root"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file with its content, or one that must not be there (``content`` is None)."""
+
+    path: Path
+    content: Optional[bytes]
+    mode: int = 0o644
+    owner: str = "root"
+    group: str = "root"
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd unit. ``content`` None leaves the unit's file to whoever brought it; ``state`` is started, stopped or absent."""
+
+    name: str
+    content: Optional[str] = None
+    enabled: bool = True
+    state: str = "started"
+    restart_on: Optional[Sequence[str]] = None
+    """Paths whose change restarts the unit; None is every file of the call."""
+
+
+@dataclass
+class Outcome:
+    """What was, or in check mode would be, done."""
+
+    changes: list[str] = field(default_factory=list)
+    restarted: list[str] = field(default_factory=list)
+    diff: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.changes)
+
+
+def _ids(owner: str, group: str) -> tuple[Optional[int], Optional[int]]:
+    """Numbers of user and group; None for one that does not exist yet, as in check mode on an empty host."""
+    try:
+        user: Optional[int] = pwd.getpwnam(owner).pw_uid
+    except KeyError:
+        user = None
+    try:
+        number: Optional[int] = grp.getgrnam(group).gr_gid
+    except KeyError:
+        number = None
+    return user, number
+
+
+def _attributes_differ(path: Path, mode: int, owner: str, group: str) -> bool:
+    found = path.stat()
+    return (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) != (mode, *_ids(owner, group))
+
+
+def _shown(content: Optional[bytes], secret: bool) -> str:
+    if content is None:
+        return ""
+    if secret:
+        return NOT_SHOWN
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return f"({len(content)} bytes)\n"
+
+
+def _chown(path: Path, mode: int, owner: str, group: str) -> None:
+    user, number = _ids(owner, group)
+    if user is None or number is None:
+        raise HostError(f"{path}: user {owner} or group {group} does not exist on this host.")
+    os.chown(path, user, number)
+    path.chmod(mode)
+
+
+def write_file(item: File) -> None:
+    """Put the content at its path at once; nobody sees half of it, and a secret is never readable by others."""
+    assert item.content is not None
+    descriptor, temporary = tempfile.mkstemp(dir=item.path.parent, prefix=f".{item.path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(item.content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _chown(Path(temporary), item.mode, item.owner, item.group)
+        Path(temporary).replace(item.path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class HostUnits:
+    """Desired folders, files and units against those of the host."""
+
+    def __init__(
+        self,
+        folders: Sequence[Folder],
+        files: Sequence[File],
+        units: Sequence[Unit],
+        *,
+        absent_folders: Sequence[Path] = (),
+        unit_folder: Path = UNIT_FOLDER,
+        run: Runner = run_command,
+    ) -> None:
+        self._folders = folders
+        self._files = [*files, *self._unit_files(units, unit_folder)]
+        self._units = units
+        self._absent_folders = absent_folders
+        self._unit_folder = unit_folder
+        self._run = run
+
+    @staticmethod
+    def _unit_files(units: Sequence[Unit], folder: Path) -> list[File]:
+        found = []
+        for unit in units:
+            if unit.content is not None:
+                found.append(File(folder / unit.name, unit.content.encode()))
+            elif unit.state == "absent":
+                found.append(File(folder / unit.name, None))
+        return found
+
+    def apply(self, *, check: bool) -> Outcome:
+        """Bring the host into the desired state, or with *check* only say what that would change."""
+        outcome = Outcome()
+        self._stop_absent(outcome, check)
+        for folder in self._folders:
+            self._folder(folder, outcome, check)
+        changed_paths = [str(item.path) for item in self._files if self._file(item, outcome, check)]
+        for path in self._absent_folders:
+            if path.is_dir():
+                outcome.changes.append(f"remove {path}")
+                outcome.diff.append({"before_header": str(path), "after_header": str(path), "before": "folder\n", "after": ""})
+                if not check:
+                    shutil.rmtree(path)
+        if not check and any(Path(path).parent == self._unit_folder for path in changed_paths):
+            self._systemctl("daemon-reload")
+        for unit in self._units:
+            if unit.state != "absent":
+                self._unit(unit, changed_paths, outcome, check)
+        return outcome
+
+    def _folder(self, item: Folder, outcome: Outcome, check: bool) -> None:
+        if item.path.is_dir():
+            if not _attributes_differ(item.path, item.mode, item.owner, item.group):
+                return
+        elif item.path.exists():
+            raise HostError(f"{item.path}: is a file and must be a folder. Move it away.")
+        outcome.changes.append(f"folder {item.path}")
+        outcome.diff.append(
+            {"before_header": str(item.path), "after_header": str(item.path), "before": "", "after": f"folder, mode {item.mode:04o}, {item.owner}:{item.group}\n"}
+        )
+        if not check:
+            item.path.mkdir(parents=True, exist_ok=True)
+            _chown(item.path, item.mode, item.owner, item.group)
+
+    def _file(self, item: File, outcome: Outcome, check: bool) -> bool:
+        try:
+            before: Optional[bytes] = item.path.read_bytes()
+        except FileNotFoundError:
+            before = None
+        except NotADirectoryError as error:
+            raise HostError(f"{item.path}: a part of this path is a file. Move it away.") from error
+        if before == item.content and (before is None or not _attributes_differ(item.path, item.mode, item.owner, item.group)):
+            return False
+        outcome.changes.append(f"{'remove' if item.content is None else 'file'} {item.path}")
+        if before != item.content:
+            before_text, after_text = _shown(before, item.secret), _shown(item.content, item.secret)
+            if item.secret and before is not None and item.content is not None:
+                after_text = NOT_SHOWN + "(it differs)\n"
+        else:
+            before_text, after_text = "other mode or owner\n", f"mode {item.mode:04o}, {item.owner}:{item.group}\n"
+        outcome.diff.append({"before_header": str(item.path), "after_header": str(item.path), "before": before_text, "after": after_text})
+        if check:
+            return True
+        if item.content is None:
+            item.path.unlink()
+        else:
+            item.path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(item)
+        return True
+
+    def _systemctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        done = self._run(["systemctl", *words])
+        if done.returncode != 0:
+            unit = words[-1]
+            log = self._run(["journalctl", "--no-pager", "--lines=8", "--output=cat", f"--unit={unit}"]).stdout.strip() if len(words) > 1 else ""
+            raise HostError(f"systemctl {' '.join(words)}: {(done.stderr or done.stdout).strip()}{' Last lines of its log: ' + log if log else ''}")
+        return done
+
+    def _show(self, unit: str) -> Mapping[str, str]:
+        done = self._run(["systemctl", "show", "--property=LoadState,ActiveState,SubState,UnitFileState", unit])
+        return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+    def _stop_absent(self, outcome: Outcome, check: bool) -> None:
+        for unit in self._units:
+            if unit.state != "absent":
+                continue
+            found = self._show(unit.name)
+            if found.get("ActiveState") in ("active", "activating", "failed", "reloading") or found.get("UnitFileState") == "enabled":
+                outcome.changes.append(f"stop {unit.name}")
+                if not check:
+                    self._systemctl("disable", "--now", unit.name)
+                    self._run(["systemctl", "reset-failed", unit.name])
+
+    def _unit(self, unit: Unit, changed_paths: Sequence[str], outcome: Outcome, check: bool) -> None:
+        found = self._show(unit.name)
+        if not check and found.get("LoadState") == "not-found":
+            raise HostError(f"{unit.name}: this host has no such systemd unit. What brings it was not installed.")
+        if unit.enabled != (found.get("UnitFileState") in ("enabled", "static", "alias", "generated")):
+            outcome.changes.append(f"{'enable' if unit.enabled else 'disable'} {unit.name}")
+            if not check:
+                self._systemctl("enable" if unit.enabled else "disable", "--quiet", unit.name)
+        active = found.get("ActiveState") in ("active", "reloading")
+        if unit.state == "stopped":
+            if active or found.get("ActiveState") == "activating":
+                outcome.changes.append(f"stop {unit.name}")
+                if not check:
+                    self._systemctl("stop", unit.name)
+            return
+        own = str(self._unit_folder / unit.name)
+        watched = changed_paths if unit.restart_on is None else [path for path in changed_paths if path in unit.restart_on or path == own]
+        if active and not watched:
+            return
+        outcome.changes.append(f"{'restart' if active else 'start'} {unit.name}")
+        if active:
+            outcome.restarted.append(unit.name)
+        if not check:
+            self._systemctl("restart" if active else "start", unit.name)
+
+
+def folder_from(data: Mapping[str, Any]) -> Folder:
+    """A folder out of a module's option."""
+    return Folder(Path(data["path"]), int(data["mode"], 8), data["owner"], data["group"])
+
+
+def file_from(data: Mapping[str, Any]) -> File:
+    """A file out of a module's option; a secret content wins over an open one."""
+    secret = data["secret_content"] is not None
+    content = data["secret_content"] if secret else data["content"]
+    if data["state"] == "absent":
+        return File(Path(data["path"]), None)
+    if content is None:
+        raise HostError(f"{data['path']}: needs content or secret_content.")
+    return File(Path(data["path"]), content.encode(), int(data["mode"], 8), data["owner"], data["group"], secret)
+
+
+def unit_from(data: Mapping[str, Any]) -> Unit:
+    """A unit out of a module's option."""
+    name = data["name"] if "." in data["name"] else f"{data['name']}.service"
+    return Unit(name, data["content"], data["enabled"], data["state"], data["restart_on"])

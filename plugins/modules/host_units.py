@@ -1,0 +1,159 @@
+#!/usr/bin/python
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: host_units
+short_description: Folders, files and systemd units of one concern in one call
+version_added: 0.1.0
+description:
+  - Compares all folders, files and units of a concern with the host in memory and applies the difference once.
+  - A unit is restarted exactly when a file that it watches has changed; it is started when it is not running.
+  - In check mode it works on an empty host too, where neither the folders nor the units exist yet.
+author:
+  - Contributors to onprem.circleci_server (@onprem-circleci)
+options:
+  directories:
+    description: Folders that must be there, parents before children.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: Full path., type: path, required: true}
+      mode: {description: Permissions., type: str, default: "0755"}
+      owner: {description: User., type: str, default: root}
+      group: {description: Group., type: str, default: root}
+  absent_directories:
+    description: Folders that must not be there. They are removed with all that is in them.
+    type: list
+    elements: path
+    default: []
+  files:
+    description: Files with their contents, or files that must not be there.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: Full path., type: path, required: true}
+      content: {description: Text of the file., type: str}
+      secret_content: {description: Text of the file that is never shown; wins over O(files[].content)., type: str}
+      mode: {description: Permissions., type: str, default: "0644"}
+      owner: {description: User., type: str, default: root}
+      group: {description: Group., type: str, default: root}
+      state: {description: Whether the file is to be there., type: str, choices: [present, absent], default: present}
+  units:
+    description: Systemd units, in the order in which they are started.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: Name of the unit. Without a dot it is a service., type: str, required: true}
+      content: {description: Text of the unit's file in /etc/systemd/system. Without it a package brings the file., type: str}
+      enabled: {description: Whether it starts at boot., type: bool, default: true}
+      state:
+        description: V(absent) stops and disables the unit and removes its file.
+        type: str
+        choices: [started, stopped, absent]
+        default: started
+      restart_on: {description: Paths whose change restarts the unit. Without it every file of the call does., type: list, elements: path}
+attributes:
+  check_mode:
+    support: full
+    description: Says what would change.
+  diff_mode:
+    support: full
+    description: Shows the contents of files, those of secret files only as differing.
+"""
+
+EXAMPLES = r"""
+- name: Run the registry
+  onprem.circleci_server.host_units:
+    directories:
+      - {path: /etc/docker/registry, mode: "0750"}
+    files:
+      - path: /etc/docker/registry/config.yml
+        content: "{{ config }}"
+    units:
+      - name: docker-registry
+"""
+
+RETURN = r"""
+changes:
+  description: One line for each thing that was or would be changed.
+  returned: always
+  type: list
+  elements: str
+  sample: ["file /etc/docker/registry/config.yml", "restart docker-registry.service"]
+restarted:
+  description: Units that were or would be restarted.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.host.units import HostError, HostUnits, file_from, folder_from, unit_from
+
+_ATTRIBUTES = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "directories": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {"path": {"type": "path", "required": True}, "mode": {"type": "str", "default": "0755"}, **_ATTRIBUTES},
+            },
+            "absent_directories": {"type": "list", "elements": "path", "default": []},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "content": {"type": "str"},
+                    "secret_content": {"type": "str", "no_log": True},
+                    "mode": {"type": "str", "default": "0644"},
+                    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                    **_ATTRIBUTES,
+                },
+            },
+            "units": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "content": {"type": "str"},
+                    "enabled": {"type": "bool", "default": True},
+                    "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+                    "restart_on": {"type": "list", "elements": "path"},
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    try:
+        outcome = HostUnits(
+            [folder_from(item) for item in options["directories"]],
+            [file_from(item) for item in options["files"]],
+            [unit_from(item) for item in options["units"]],
+            absent_folders=[Path(path) for path in options["absent_directories"]],
+        ).apply(check=module.check_mode)
+    except HostError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=outcome.changed, changes=outcome.changes, restarted=outcome.restarted, diff=outcome.diff)
+
+
+if __name__ == "__main__":
+    main()
