@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.progress import ProgressAction
 
 
 class ActionModule(ProgressAction):
     """See :class:`ProgressAction`."""
+
+    nouns: t.ClassVar[dict[str, str]] = {"compare": "names", "base": "blobs", "load": "manifests"}

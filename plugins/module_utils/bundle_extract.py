@@ -23,7 +23,7 @@ from .oci_file import sha256_of
 
 INDEX = "Packages"
 INDEX_LIMIT = 64 << 20
-_FIELD = re.compile(r"^(Package|Version|Depends|Pre-Depends|Provides|Filename): (.*)$", re.MULTILINE)
+_FIELD = re.compile(r"^(Package|Version|Depends|Pre-Depends|Provides|Filename|Priority|Essential): (.*)$", re.MULTILINE)
 
 
 class ExtractError(Exception):
@@ -102,7 +102,8 @@ def _closure(bundle: Bundle, layers: Sequence[Layer], wanted: Sequence[str]) -> 
         chosen[name] = Layer(layer.name, layer.digest, layer.size, layer.mode, name, fields["Version"])
         for choices in _names(f"{fields.get('Depends', '')}, {fields.get('Pre-Depends', '')}"):
             there = next((choice if choice in stanzas else provided[choice] for choice in choices if choice in stanzas or choice in provided), None)
-            if there is not None:
+            # What every installation has from its first day need not be carried to a host.
+            if there is not None and stanzas[there].get("Priority") != "required" and stanzas[there].get("Essential") != "yes":
                 queue.append(there)
     return [chosen[name] for name in sorted(chosen)]
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .mirror.access import Access
 from .mirror.bundle import Bundle
-from .mirror.errors import MirrorError, NetworkError, RegistryError, TrustError
+from .mirror.errors import EXIT_AGAIN, EXIT_REGISTRY, MirrorError, NetworkError, RegistryError, TrustError
 from .mirror.sign import Trust
 from .mirror.transport import Patience
 
@@ -71,6 +73,37 @@ def registry_access(options: Mapping[str, Any], *, quick: bool = False, **more: 
         plain_http_hosts=[registry] if options["plain_http"] else [],
         **more,
     )
+
+
+def reach(options: Mapping[str, Any]) -> None:
+    """Fail at once when nothing listens at the registry; the engine would try again for a minute. No request is made."""
+    if any(os.environ.get(name) or os.environ.get(name.upper()) for name in ("http_proxy", "https_proxy", "all_proxy")):
+        return
+    host, _colon, port = options["registry"].partition(":")
+    reason: OSError = OSError("not tried")
+    for attempt in range(3):
+        if attempt:
+            time.sleep(1)
+        try:
+            socket.create_connection((host, int(port or (80 if options["plain_http"] else 443))), timeout=10).close()
+            return
+        except OSError as error:
+            reason = error
+    raise NetworkError(f"{options['registry']} cannot be reached: {reason.strerror or reason}.")
+
+
+def plainer(error: MirrorError, options: Mapping[str, Any]) -> MirrorError:
+    """One question to the registry itself, when many failed: is it the login, the certificate, or the way there?"""
+    if error.exit_code not in (EXIT_REGISTRY, EXIT_AGAIN) or "\n" not in str(error):
+        return error
+    access = registry_access(options, quick=True)
+    try:
+        access.client(options["registry"]).request("GET", "/v2/", what=options["registry"]).__exit__(None)
+    except MirrorError as one:
+        return one
+    finally:
+        access.close()
+    return error
 
 
 def explained(error: MirrorError, registry: str) -> str:

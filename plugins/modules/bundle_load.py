@@ -105,7 +105,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.mirror.bundle import Bundle
-from ..module_utils.mirror.errors import MirrorError, NetworkError
+from ..module_utils.mirror.errors import EXIT_AGAIN, EXIT_REGISTRY, MirrorError, NetworkError
 from ..module_utils.mirror.fetch import Change
 from ..module_utils.mirror.limits import parse_bytes
 from ..module_utils.mirror.load import LoadOptions, load
@@ -118,6 +118,8 @@ from ..module_utils.mirror_module import (
     contents,
     explained,
     forget_payload,
+    plainer,
+    reach,
     registry_access,
     trust_explained,
     trust_of,
@@ -136,11 +138,11 @@ def everything_new(options: LoadOptions) -> dict[str, Any]:
 def run(module: AnsibleModule) -> dict[str, Any]:
     given = module.params
     may_be_missing = module.check_mode and given["registry_may_be_missing"]
-    more = {"limit_rate": parse_bytes(given["limit_rate"])} if given["limit_rate"] else {}
+    more: dict[str, Any] = {"limit_rate": parse_bytes(given["limit_rate"])} if given["limit_rate"] else {}
     options = LoadOptions(
         directories=[Path(directory) for directory in given["directories"]],
         registry=given["registry"],
-        access=registry_access(given, quick=may_be_missing, **more),
+        access=registry_access(given, **more),
         trust=trust_of(given),
         state=Path(given["state_dir"]),
         receipt=Path(given["receipt"]),
@@ -152,11 +154,12 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         Path(given["progress_file"]).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         progress = Progress(Path(given["progress_file"]))
     try:
-        result = load(options, progress)
+        reach(given)
     except NetworkError:
         if not may_be_missing:
             raise
         return everything_new(options)
+    result = load(options, progress)
     for warning in result.warnings:
         module.warn(warning)
     with Bundle.open(options.directories) as bundle:
@@ -191,7 +194,9 @@ def main() -> None:
     try:
         result = run(module)
     except MirrorError as error:
-        module.fail_json(msg=explained(error, module.params["registry"]) if error.exit_code in (4, 75) else trust_explained(error), exit_code=error.exit_code)
+        clear = plainer(error, module.params)
+        about_registry = clear.exit_code in (EXIT_REGISTRY, EXIT_AGAIN) and module.params["registry"] in str(clear)
+        module.fail_json(msg=explained(clear, module.params["registry"]) if about_registry else trust_explained(clear), exit_code=clear.exit_code)
     except OSError as error:
         module.fail_json(msg=f"circleci_state_dir: {error.filename or module.params['state_dir']}: {error.strerror or error}")
     module.exit_json(**result)

@@ -207,7 +207,7 @@ class Registry:
         return (
             "# Written by onprem.circleci_server; changes are overwritten.\n"
             "version: 0.1\n"
-            "log:\n  level: info\n  accesslog:\n    disabled: true\n"
+            "log:\n  level: warn\n  accesslog:\n    disabled: true\n"
             "storage:\n"
             f"  filesystem:\n    rootdirectory: {json.dumps(str(self.wanted.storage_dir))}\n"
             "  delete:\n    enabled: true\n"

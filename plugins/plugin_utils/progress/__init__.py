@@ -34,6 +34,9 @@ class ProgressAction(ActionBase):
     """Base of action plugins whose module has an option ``progress_file``."""
 
     _task: t.Any
+    nouns: t.ClassVar[dict[str, str]] = {}
+    """What the module counts in each phase."""
+
     _supports_check_mode = True
     _supports_diff = True
     _supports_async = True
@@ -79,7 +82,7 @@ class ProgressAction(ActionBase):
 
     def _watch(self, results_file: str, progress_file: str, task_vars: dict[str, t.Any]) -> bool:
         """Wait for the end; True when the module is gone without having left a result."""
-        reporter = Reporter(self._shower(task_vars))
+        reporter = Reporter(self._shower(task_vars), nouns=self.nouns)
         wait, failures, missing = FIRST_WAIT, 0, 0
         while True:
             time.sleep(wait)

@@ -31,12 +31,13 @@ def duration(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
-def line(document: Mapping[str, Any]) -> str:
-    """One plain line; what is not known is left out."""
+def line(document: Mapping[str, Any], nouns: Mapping[str, str] | None = None) -> str:
+    """One plain line; what is not known is left out. *nouns* say what is counted in each phase."""
     parts = []
     done, total = _number(document, "items_done"), _number(document, "items_total")
     if total:
-        parts.append(f"{done or 0:.0f} of {total:.0f}{' ' + str(document['items']) if document.get('items') else ''}")
+        noun = str(document.get("items") or (nouns or {}).get(str(document.get("phase")), ""))
+        parts.append(f"{done or 0:.0f} of {total:.0f}{' ' if noun else ''}{noun}")
     done, total = _number(document, "bytes_done"), _number(document, "bytes_total")
     if total:
         parts.append(f"{size(done or 0)} of {size(total)} ({100 * min(1.0, (done or 0) / total):.0f} %)")
@@ -56,8 +57,9 @@ def line(document: Mapping[str, Any]) -> str:
 class Reporter:
     """Passes on a line when something worth saying has happened: another phase, five percent more, or ten seconds."""
 
-    def __init__(self, show: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, show: Callable[[str], None], clock: Callable[[], float] = time.monotonic, nouns: Mapping[str, str] | None = None) -> None:
         self._show = show
+        self._nouns = nouns or {}
         self._clock = clock
         self._started = clock()
         self._last_time = float("-inf")
@@ -67,12 +69,13 @@ class Reporter:
 
     def update(self, document: Mapping[str, Any]) -> None:
         """Look at the newest state of the file."""
-        if not document:
+        # The first and the last state of a run say nothing that ansible does not say itself.
+        if not document or document.get("phase") in ("start", "done", "unchanged"):
             return
         now = self._clock()
         phase = str(document.get("phase") or "")
         share = self._share(document)
-        text = line(document)
+        text = line(document, self._nouns)
         if text == self._last_line or now - self._last_time < LEAST_SECONDS:
             return
         other_phase = phase != self._last_phase
