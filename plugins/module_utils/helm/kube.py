@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any, Optional, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 MERGE_PATCH = "application/merge-patch+json"
 
@@ -71,26 +72,37 @@ def split_api_version(api_version: str) -> tuple[str, str]:
 
 
 class KubernetesClient:
-    """The real API, through the kubernetes library (which knows kubeconfig files and their credential plugins)."""
+    """The real API. The kubernetes library reads kubeconfig files with their credential plugins; requests go straight over
+    its connection pool, since the generated methods differ from one release of the library to the next."""
 
     def __init__(self, kubeconfig: str, context: Optional[str] = None, timeout: float = 60.0) -> None:
         try:
-            import kubernetes.client.rest
+            import urllib3
             from kubernetes import config
         except ImportError as error:
             raise KubeError(0, f"the Python library kubernetes is missing on this host ({error}): install it") from error
         if not Path(kubeconfig).is_file():
             raise KubeError(0, f"there is no file {kubeconfig}")
-        rest: Any = kubernetes.client.rest
-        self._api_exception: Any = rest.ApiException
         loader: Any = config
-        self._timeout = timeout
+        self._http_errors: Any = (urllib3.exceptions.HTTPError, OSError)
+        self._timeout: Any = urllib3.Timeout(connect=10.0, read=timeout)
         try:
-            self._client: Any = loader.new_client_from_config(config_file=kubeconfig, context=context or None)
+            client: Any = loader.new_client_from_config(config_file=kubeconfig, context=context or None)
         except loader.ConfigException as error:
             raise KubeError(0, f"{kubeconfig}: {error}") from error
-        # The library retries three times on its own, which turns "unreachable" into minutes.
-        self._client.rest_client.pool_manager.connection_pool_kw["retries"] = False
+        self._configuration: Any = client.configuration
+        self._pool: Any = client.rest_client.pool_manager
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json, */*"}
+        configuration = self._configuration
+        token = configuration.get_api_key_with_prefix("authorization") or configuration.get_api_key_with_prefix("BearerToken")
+        if token:
+            headers["Authorization"] = str(token)
+        elif configuration.username:
+            basic = f"{configuration.username}:{configuration.password or ''}".encode()
+            headers["Authorization"] = f"Basic {base64.b64encode(basic).decode()}"
+        return headers
 
     def request(
         self,
@@ -100,28 +112,21 @@ class KubernetesClient:
         body: Any = None,
         content_type: str = "application/json",
     ) -> Any:
-        headers = {"Accept": "application/json, */*", "Content-Type": content_type}
+        url = str(self._configuration.host).rstrip("/") + path + (f"?{urlencode(query)}" if query else "")
+        headers = self._headers()
+        data = None
+        if body is not None:
+            headers["Content-Type"] = content_type
+            data = json.dumps(body).encode()
         try:
-            answer = self._client.call_api(
-                path,
-                method,
-                query_params=sorted((query or {}).items()),
-                header_params=headers,
-                body=body,
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _return_http_data_only=True,
-                _request_timeout=self._timeout,
+            answer = self._pool.request(
+                method, url, body=data, headers=headers, timeout=self._timeout, retries=False, redirect=False
             )
-        except self._api_exception as error:
-            text = error.body.decode(errors="replace") if isinstance(error.body, bytes) else str(error.body or "")
-            raise KubeError(int(error.status or 0), _message(text) or str(error.reason), f"{method} {path}") from error
-        except Exception as error:
-            # urllib3, ssl and socket each raise their own.
-            if error.__class__.__module__.partition(".")[0] in ("urllib3", "ssl", "socket", "builtins", "http"):
-                raise KubeError(0, str(error), f"{method} {path}") from error
-            raise
+        except self._http_errors as error:
+            raise KubeError(0, str(error), f"{method} {path}") from error
         text = answer.data.decode(errors="replace")
+        if answer.status >= 300:
+            raise KubeError(int(answer.status), _message(text) or str(answer.reason), f"{method} {path}")
         try:
             return json.loads(text)
         except ValueError:
