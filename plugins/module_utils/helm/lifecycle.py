@@ -213,7 +213,7 @@ class Lifecycle:
         """A helm that was killed leaves a pending revision, and the next one refuses to work.
 
         Nobody can tell a killed helm from one that still works, so it is given time first. Then only the record of the
-        unfinished revision is taken away (a copy is kept beside the state file); objects stay and are adopted.
+        unfinished revision is taken away; objects stay and are adopted by the next one.
         """
         wanted = self.wanted
         if check:
@@ -233,15 +233,8 @@ class Lifecycle:
             found = self.current()
         if found is None or not found.pending:
             return found
-        path = core(wanted.namespace, "secrets", found.secret)
-        self._keep_copy(found, self.api.request("GET", path))
-        self.api.request("DELETE", path)
+        self.api.request("DELETE", core(wanted.namespace, "secrets", found.secret))
         return self.current()
-
-    def _keep_copy(self, present: StoredRelease, secret: Mapping[str, Any]) -> None:
-        if self.wanted.state_file:
-            folder = Path(self.wanted.state_file).parent
-            write_private(folder / f"{present.secret}.interrupted.json", json.dumps(secret))
 
     # -- noise ----------------------------------------------------------------------------------------------------
 
