@@ -101,7 +101,7 @@ def _whole(values: dict[str, Any], settings: list[Setting], schema: Schema) -> l
         if text == "is missing":
             errors.append(f"{dotted(path)} is missing (schema of the chart): set it in circleci_values.")
             continue
-        owner = next((item for item in settings if path[: len(item.path)] == item.path), None)
+        owner = next((item for item in settings if path[: len(item.path)] == item.path or item.path[: len(path)] == path), None)
         if owner is None or owner.rule != "overlay":
             rule = f"rule {owner.rule}, {owner.source}" if owner else "composed"
             errors.append(

@@ -179,6 +179,11 @@ def _add(names: dict[str, list[str]], host: str) -> dict[str, list[str]]:
     return names
 
 
+def nomad_client_secret(host: str) -> str:
+    """Name of the Secret with the pair of one Nomad client."""
+    return f"{NOMAD_CLIENT}{_dns(host)}"
+
+
 def _dns(host: str) -> str:
     """A host name as a part of the name of a Kubernetes object."""
     return "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in host.lower()).strip("-.")
