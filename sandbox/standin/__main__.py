@@ -11,19 +11,19 @@ from . import build, chart, images
 
 
 def main(arguments: list[str]) -> int:
-    match arguments:
-        case ["build", output, *releases]:
-            build(Path(output), cache_dir(), releases or chart.known_releases())
-        case ["chart", release, folder]:
-            sys.stdout.write(f"{chart.unpack(release, Path(folder))}\n")
-        case ["small", release]:
-            sys.stdout.write(chart.small_values_file(release))
-        case ["list", *releases]:
-            for ref in images.wanted(releases or chart.known_releases()):
-                sys.stdout.write(f"{ref} {images.certainty(ref)} {images.kind_of(ref)}\n")
-        case _:
-            sys.stderr.write(f"{__doc__}\n")
-            return 2
+    order, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if order == "build" and rest:
+        build(Path(rest[0]), cache_dir(), rest[1:] or chart.known_releases())
+    elif order == "chart" and len(rest) == 2:
+        sys.stdout.write(f"{chart.unpack(rest[0], Path(rest[1]))}\n")
+    elif order == "small" and len(rest) == 1:
+        sys.stdout.write(chart.small_values_file(rest[0]))
+    elif order == "list":
+        for ref in images.wanted(rest or chart.known_releases()):
+            sys.stdout.write(f"{ref} {images.certainty(ref)} {images.kind_of(ref)}\n")
+    else:
+        sys.stderr.write(f"{__doc__}\n")
+        return 2
     return 0
 
 

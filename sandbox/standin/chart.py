@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def _key(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-@lru_cache(maxsize=None)
+@cache
 def source(name: str) -> dict[str, Any]:
     found = yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
     if not isinstance(found, dict):
@@ -84,7 +84,7 @@ def third_party(release: str) -> dict[str, dict[str, str]]:
     """Values prefix → registry, repository, tag of the images that are not CircleCI's own (as the release writes them)."""
     facts = source("releases.yml")
     table = images_of(release)
-    written = {}
+    written: dict[str, str] = {}
     for ref in [*table["documented"], *(f"{name}:{table['constructed_tag']}" for name in table["constructed"] if "/" in name)]:
         repository, _, tag = ref.rpartition(":")
         written.setdefault(repository, tag)

@@ -7,7 +7,7 @@ import copy
 import importlib
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from ..common import SandboxError
@@ -50,7 +50,7 @@ def parse(key: str) -> tuple[str | int, ...]:
     return tuple(parts)
 
 
-@lru_cache(maxsize=None)
+@cache
 def keys(release: str) -> tuple[Key, ...]:
     """All keys that the documentation of a release has."""
     catalog = importlib.import_module("plugins.plugin_utils.catalog").Catalog.load()
@@ -64,9 +64,7 @@ def _put(tree: Any, path: tuple[str | int, ...], value: Any) -> None:
         if isinstance(part, int):
             while len(tree) <= part:
                 tree.append(empty if len(tree) == part else None)
-            if last:
-                tree[part] = empty
-            elif tree[part] is None:
+            if last or tree[part] is None:
                 tree[part] = empty
         elif last:
             # a key without a default of its own keeps what the object around it says

@@ -13,6 +13,14 @@ from . import chart, layers
 from .oci import Entry, Layer, Layout, normalise
 
 SERVICE = Path(__file__).parent / "service"
+# Python is started isolated, so the folder of the program has to be named
+LAUNCHER = b"""import sys
+
+sys.path.insert(0, "/opt/standin")
+from service.main import main
+
+raise SystemExit(main())
+"""
 PYTHON = ["/usr/bin/python3", "-ISB", "/opt/standin/main.py"]
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # kinds that hold programs of the artifact catalogue: the real ones, only their images are made here
@@ -100,7 +108,8 @@ def program_layers(cache: Path, kinds: set[str]) -> dict[str, Layer]:
 
 def service_layer(cache: Path) -> Layer:
     """The program that stands in for the services."""
-    return layers.files(cache, "service", [Entry(f"opt/standin/{path.name}", path.read_bytes()) for path in sorted(SERVICE.glob("*.py"))])
+    sources = [Entry(f"opt/standin/service/{path.name}", path.read_bytes()) for path in sorted(SERVICE.glob("*.py"))]
+    return layers.files(cache, "service", [Entry("opt/standin/main.py", LAUNCHER), *sources])
 
 
 def _config(kind: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import json
 import re
 from collections.abc import Callable
 
-import schema
-from base import NotYet, Refusal, env, flag, get, knock, log, release, wait_for
+from . import schema
+from .base import NotYet, Refusal, env, flag, get, knock, log, release, wait_for
 
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$")
 _TOKEN = re.compile(r'\s*(?:([{}\[\]])|"((?:[^"\\]|\\.)*)"|(:?[A-Za-z0-9_./+-]+)|,)')
@@ -194,7 +194,7 @@ def values(needs: list[str]) -> list[str]:
 
 
 def _postgres() -> None:
-    from pgwire import PgError, from_environment
+    from .pgwire import PgError, from_environment
 
     with from_environment() as session:
         try:
@@ -213,13 +213,13 @@ def _postgres() -> None:
 
 
 def _store(kind: str, prefix: str, port: int) -> None:
-    import stores
+    from . import stores
 
     stores.login(kind, env(f"{prefix}_HOST"), int(env(f"{prefix}_PORT") or port), env(f"{prefix}_USER"), env(f"{prefix}_PASSWORD"))
 
 
 def _redis() -> None:
-    import stores
+    from . import stores
 
     stores.ping_redis(env("REDIS_HOST") or "redis-master", int(env("REDIS_PORT") or 6379))
 
@@ -247,7 +247,7 @@ def _object_storage() -> None:
     if flag("GCS__ENABLED"):
         knock("storage.googleapis.com", 443)
         return
-    import s3
+    from . import s3
 
     s3.check(env("S3__ENDPOINT"), env("OBJECT_STORAGE__BUCKET"), env("S3__REGION") or "us-east-1", env("S3__ACCESS_KEY"), env("S3__SECRET_ACCESS_KEY"))
 

@@ -7,7 +7,7 @@ import base64
 import os
 import sys
 
-import base
+from . import base
 
 
 def _key(size: int) -> str:

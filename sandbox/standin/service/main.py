@@ -10,43 +10,41 @@ from __future__ import annotations
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-import base  # noqa: E402
+from . import base
 
 
 def run(role: str, arguments: list[str]) -> int:
     """Only the modules that a role uses are imported."""
     if role in ("service", "frontend", "kong"):
-        import service
+        from . import service
 
         return service.run(role)
     if role == "migrate":
-        import migrate
+        from . import migrate
 
         return migrate.run()
     if role in ("license", "known-hosts", "api-gateway", "table-rename"):
-        import once
+        from . import once
 
         return once.run(role)
     if role in ("mongodb", "rabbitmq", "redis", "vault", "vault-agent"):
-        import stores
+        from . import stores
 
         return stores.run(role)
     if role == "mongosh":
-        import mongosh
+        from . import mongosh
 
         return mongosh.run(arguments)
     if role in ("postgres", "postgres-upgrade"):
-        import postgres
+        from . import postgres
 
         return postgres.run(role)
     if role in ("telegraf", "otel"):
-        import metrics
+        from . import metrics
 
         return metrics.run(role)
     if role == "keysets":
-        import keysets
+        from . import keysets
 
         return keysets.run(arguments)
     base.log(f"unknown role {role}")
@@ -61,7 +59,3 @@ def main() -> int:
     except base.Refusal as exc:
         base.log(f"refuses to start: {exc}")
         return 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 
-import base
+from . import base
 
 COUNT = {"datagrams": 0}
 

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import schema
-from base import NotYet, Refusal, env, flag, log, release, wait_for
-from pgwire import PgError, from_environment, quote_literal, quote_name
+from . import schema
+from .base import NotYet, Refusal, env, flag, log, release, wait_for
+from .pgwire import PgError, from_environment, quote_literal, quote_name
 
 
 def _prepare(database: str, role: str, password: str, overwrite: bool) -> None:

@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 
-import base
-import stores
+from . import base, stores
 
 _SET = re.compile(r"setFeatureCompatibilityVersion['\"]?\s*:\s*['\"]([0-9.]+)['\"]([^}]*)")
 
@@ -18,9 +18,8 @@ def _say(text: str) -> int:
     return 0
 
 
-def evaluate(expression: str, order: "object") -> str:
+def evaluate(expression: str, order: Callable[[str], str]) -> str:
     """The answer to an expression; `order` speaks to the server."""
-    assert callable(order)
     compact = re.sub(r"\s+", "", expression)
     if "ping" in compact:
         order("PING")
@@ -29,12 +28,12 @@ def evaluate(expression: str, order: "object") -> str:
         order("PING")
         return "true" if "." in compact.split("()", 1)[1] else "{ isWritablePrimary: true, secondary: false, ok: 1 }"
     if "getParameter" in compact and "featureCompatibilityVersion" in compact:
-        version = str(order("FCV")).partition(" ")[2]
+        version = order("FCV").partition(" ")[2]
         return f"{{ featureCompatibilityVersion: {{ version: '{version}' }}, ok: 1 }}"
     if found := _SET.search(expression):
         if found.group(1) == "7.0" and "confirm" not in found.group(2):
             raise base.Refusal("setFeatureCompatibilityVersion 7.0 needs confirm: true")
-        answer = str(order(f"SETFCV {found.group(1)}"))
+        answer = order(f"SETFCV {found.group(1)}")
         if not answer.startswith("OK"):
             raise base.Refusal(answer)
         return "{ ok: 1 }"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 
-import base
+from . import base
 
 
 def _known_hosts() -> None:

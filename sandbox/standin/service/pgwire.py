@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
@@ -11,7 +12,7 @@ import socket
 import struct
 from types import TracebackType
 
-from base import NotYet, Refusal
+from .base import NotYet, Refusal
 
 Row = tuple["str | None", ...]
 
@@ -81,7 +82,7 @@ class Connection:
         body = self._exactly(size - 4)
         if kind == b"E":
             fields = {chr(part[0]): part[1:].decode("utf-8", "replace") for part in body.split(b"\0") if part}
-            if kind == b"E" and fields.get("C", "").startswith(("57P", "53")):
+            if fields.get("C", "").startswith(("57P", "53")):
                 raise NotYet(fields.get("M", "PostgreSQL is not ready"))
             raise PgError(fields)
         return kind, body
@@ -90,7 +91,7 @@ class Connection:
         self._socket.sendall(kind + struct.pack("!i", len(body) + 4) + body)
 
     def _authenticate(self) -> None:
-        kind, body = self._receive()
+        _kind, body = self._receive()
         (method,) = struct.unpack("!i", body[:4])
         if method == 0:
             raise Refusal("PostgreSQL lets anyone in without a password")
@@ -102,7 +103,7 @@ class Connection:
         first = f"n=,r={nonce}"
         message = ("n,," + first).encode()
         self._send(b"p", b"SCRAM-SHA-256\0" + struct.pack("!i", len(message)) + message)
-        kind, body = self._receive()
+        _kind, body = self._receive()
         answer = body[4:].decode()
         fields = dict(part.split("=", 1) for part in answer.split(","))
         if not fields["r"].startswith(nonce):
@@ -114,7 +115,7 @@ class Connection:
         signature = hmac.digest(hashlib.sha256(key).digest(), signed, "sha256")
         proof = base64.b64encode(bytes(one ^ other for one, other in zip(key, signature))).decode()
         self._send(b"p", f"{bare},p={proof}".encode())
-        kind, body = self._receive()
+        _kind, body = self._receive()
         expected = base64.b64encode(hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), signed, "sha256")).decode()
         if body[4:].decode() != f"v={expected}":
             raise Refusal("PostgreSQL does not know the password itself")
@@ -150,10 +151,8 @@ class Connection:
                 return rows
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             self._send(b"X", b"")
-        except OSError:
-            pass
         self._socket.close()
 
     def __enter__(self) -> Connection:

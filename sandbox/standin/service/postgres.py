@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import subprocess
 
-import base
-from base import Refusal, env, log
+from . import base
+from .base import Refusal, env, log
 
 BIN = "/usr/lib/postgresql/15/bin"
 MARK = "standin_major"
@@ -67,7 +67,7 @@ def prepare(data: str, mine: str, password: str) -> None:
 
 def run(role: str) -> int:
     data = env("STANDIN_DATA") or "/bitnami/postgresql/data"
-    tag = env("STANDIN_VERSION") or base.IDENTITY.get("tag", "")
+    tag = base.IDENTITY.get("tag", "")
     if role == "postgres-upgrade":
         old, _, new = tag.partition("-")
         mark = os.path.join(data, MARK)
@@ -92,3 +92,4 @@ def run(role: str) -> int:
         argv += ["-c", "ssl=on", "-c", "ssl_cert_file=/tmp/server.crt", "-c", "ssl_key_file=/tmp/server.key"]
     log(f"starts PostgreSQL 15 of Debian in place of {tag}")
     os.execv(argv[0], argv)
+    return 1

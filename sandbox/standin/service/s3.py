@@ -10,7 +10,7 @@ import time
 from http.client import HTTPConnection, HTTPSConnection
 from urllib.parse import quote, urlsplit
 
-from base import NotYet, Refusal
+from .base import NotYet, Refusal
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from base import Refusal
+from .base import Refusal
 
 TABLE = "standin_records"
 VERSIONS = "standin_schema_version"

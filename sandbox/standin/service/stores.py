@@ -15,8 +15,8 @@ import socket
 import threading
 from collections.abc import Callable
 
-import base
-from base import NotYet, Refusal, env, flag, log
+from . import base
+from .base import NotYet, Refusal, env, log
 
 PLACES = {"mongodb": ("/bitnami/mongodb/data/db", 27017), "rabbitmq": ("/bitnami/rabbitmq/mnesia", 5672)}
 # the steps that MongoDB is upgraded in
@@ -127,7 +127,7 @@ class Store:
         folder, self.port = PLACES[kind]
         self.kind = kind
         self.volume = Volume(env("STANDIN_DATA") or folder)
-        self.version = env("STANDIN_VERSION") or base.IDENTITY.get("tag", "0")
+        self.version = base.IDENTITY.get("tag", "0")
         content = self.volume.read()
         given = {env("STORE_USER"): env("STORE_PASSWORD")}
         if not content:
@@ -182,7 +182,7 @@ class Redis:
 
     def __init__(self) -> None:
         self.volume = Volume(env("STANDIN_DATA") or "/data")
-        self.volume.write({"version": env("STANDIN_VERSION") or base.IDENTITY.get("tag", "0")})
+        self.volume.write({"version": base.IDENTITY.get("tag", "0")})
         self.values: dict[str, str] = {}
 
     def answer(self, words: list[str]) -> str:
@@ -243,5 +243,5 @@ def run(role: str) -> int:
         if role == "rabbitmq":
             base.background(base.serve_http, 15672, base.basics)
     base.background(base.accept, base.listen(port), serve)
-    log(f"ready on port {port}{' (persistent file only)' if not flag('STANDIN_QUIET') else ''}")
+    log(f"ready on port {port}")
     return base.until_told()
