@@ -118,7 +118,7 @@ rm -f {SECRETS}.plain
 """
     docker.execute(target, ["sh", "-c", f"umask 077; mkdir -p /etc/onprem-circleci; cat > {VAULT_PASSWORD}"], stdin=password.read_bytes())
     docker.execute(target, ["sh", "-c", script], stdin=json.dumps(given).encode())
-    docker.execute(target, ["sh", "-c", f"cat > {INVENTORY}/values-small.yml"], stdin=small.read_bytes())
+    docker.execute(target, ["sh", "-c", f"cat > /root/values-small.yml"], stdin=small.read_bytes())
 
 
 def command(verb: str, *, extra: Mapping[str, Any] | None = None, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> list[str]:

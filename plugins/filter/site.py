@@ -13,6 +13,7 @@ from ansible.errors import AnsibleFilterError
 
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.port_model import SiteInventoryError, site_members
+from ..plugin_utils.values import secret_plan
 
 EXIT_AT_GATE = 75
 """EX_TEMPFAIL of sysexits.h: nothing is broken, run the same command again."""
@@ -32,6 +33,14 @@ def site_results(
 ) -> dict[str, Any]:
     """Values of a variable on those hosts of a group that are in the same site and have it, by host."""
     return {name: hostvars[name][variable] for name in _members(groups, group, inventory_hostname) if variable in hostvars[name]}
+
+
+def site_findings(
+    group: str, variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str
+) -> list[dict[str, Any]]:
+    """Findings that a registered result holds on the hosts of a group in the same site, as one list."""
+    found = site_results(variable, group, groups, hostvars, inventory_hostname)
+    return [finding for result in found.values() for finding in result.get("findings", [])]
 
 
 def control_host_value(variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str) -> Any:
@@ -88,8 +97,20 @@ def preflight_facts(release: str) -> dict[str, Any]:
     }
 
 
+def nomad_client_secret(host: str) -> dict[str, Any]:
+    """What to read for the certificate of one Nomad client, as an item for the module site_secret_values."""
+    return {"name": secret_plan.nomad_client_secret(host), "optional": True}
+
+
 class FilterModule:
     """Filters by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"site_results": site_results, "control_host_value": control_host_value, "exit_at_open_gates": exit_at_open_gates, "preflight_facts": preflight_facts}
+        return {
+            "site_results": site_results,
+            "site_findings": site_findings,
+            "control_host_value": control_host_value,
+            "exit_at_open_gates": exit_at_open_gates,
+            "preflight_facts": preflight_facts,
+            "nomad_client_secret": nomad_client_secret,
+        }
