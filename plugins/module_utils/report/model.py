@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: Contributors to onprem.circleci_server
+"""From findings to a report: what is wrong in order of urgency, what changed, and what was never proved.
+
+Shape of the findings that go in (every key is optional but C(site)):
+
+C(site), C(generated) (ISO time), C(release), C(platform), C(domain)
+C(hosts)         [{name, addresses, groups}]
+C(rules)         [rule of the port model]
+C(flows)         [{from, to, rule, address, port, protocol, expect, found, verdict, detail}]
+C(listeners)     [{host, protocol, address, port, process}]
+C(services)      [{name, component, description, impact, state, detail, workloads: [{kind, name, ready, wanted, restarts, images}]}]
+C(evidence)      [{level, state, detail, missing, when}]; levels are never mixed
+C(certificates)  [{name, days_left, detail}]
+C(images)        {checked, missing: [ref], detail}
+C(chart)         {compared, detail}
+C(versions)      [{component, found, expected, state, detail}]
+C(storage)       [{name, used_percent, detail}]
+C(waivers)       [{name, reason}]
+C(findings)      [{urgency, subject, found, expected, remedy, source}]
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+FORMAT = "onprem.circleci_server/report/1"
+LEVELS = ("infrastructure probe", "CircleCI job", "reality check")
+SERVICE_STATES = ("healthy", "degraded", "down", "missing", "not installed", "unknown")
+EVIDENCE_STATES = ("passed", "failed", "not run")
+URGENCIES = {1: "now", 2: "soon", 3: "look", 4: "not proved"}
+LISTS = ("hosts", "rules", "flows", "listeners", "services", "evidence", "certificates", "versions", "storage", "waivers", "findings")
+
+
+class ReportError(Exception):
+    """The findings are not of the shape that a report needs."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+def _checked(findings: Mapping[str, Any]) -> dict[str, Any]:
+    problems = []
+    data: dict[str, Any] = copy.deepcopy(dict(findings))
+    if not str(data.get("site") or ""):
+        problems.append("site is missing; the short name of the site is needed")
+    for name in LISTS:
+        value = data.get(name)
+        if value is None:
+            data[name] = []
+        elif not isinstance(value, list) or any(not isinstance(item, Mapping) for item in value):
+            problems.append(f"{name} must be a list of mappings")
+            data[name] = []
+    for name in ("images", "chart"):
+        if not isinstance(data.get(name) or {}, Mapping):
+            problems.append(f"{name} must be a mapping")
+        data[name] = data.get(name) or {}
+    for item in data["services"]:
+        if item.get("state", "unknown") not in SERVICE_STATES:
+            problems.append(f"service {item.get('name')}: state {item.get('state')!r}; known are {', '.join(SERVICE_STATES)}")
+    for item in data["evidence"]:
+        if item.get("level") not in LEVELS:
+            problems.append(f"evidence {item.get('level')!r} is unknown; known are {', '.join(LEVELS)}")
+        if item.get("state") not in EVIDENCE_STATES:
+            problems.append(f"evidence {item.get('level')}: state {item.get('state')!r}; known are {', '.join(EVIDENCE_STATES)}")
+    if problems:
+        raise ReportError(problems)
+    # A level that nobody spoke of was not run: silence is never taken for proof.
+    given = {item["level"]: item for item in data["evidence"]}
+    data["evidence"] = [
+        given.get(level, {"level": level, "state": "not run", "detail": "", "missing": ["nobody started it"]}) for level in LEVELS
+    ]
+    data.setdefault("generated", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return data
+
+
+def _warn(urgency: int, subject: str, text: str, remedy: str = "", source: str = "") -> dict[str, Any]:
+    return {"urgency": urgency, "subject": subject, "text": text, "remedy": remedy, "source": source}
+
+
+def _service_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    result = []
+    for item in data["services"]:
+        state = item.get("state", "unknown")
+        if state in ("down", "missing", "degraded"):
+            impact = item.get("impact") or "The vendor does not say what fails for users."
+            detail = f" ({item['detail']})" if item.get("detail") else ""
+            urgency = 1 if state != "degraded" else 2
+            result.append(_warn(urgency, item["name"], f"{item['name']} is {state}{detail}. {impact}",
+                                "Look at its pods: kubectl describe and logs."))  # fmt: skip
+        restarts = max((int(work.get("restarts") or 0) for work in item.get("workloads") or []), default=0)
+        if state == "healthy" and restarts >= 5:
+            result.append(_warn(3, item["name"], f"{item['name']} restarted {restarts} times."))
+    return result
+
+
+def _flow_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for item in data["flows"]:
+        if item.get("verdict") in ("failed", "unproved"):
+            groups.setdefault((str(item["verdict"]), str(item.get("rule", "")), str(item.get("to", ""))), []).append(item)
+    result = []
+    for (verdict, rule, target), items in sorted(groups.items()):
+        first = items[0]
+        what = f"{first.get('protocol', 'tcp')} {first.get('port')} of {target or first.get('address')}"
+        places = ", ".join(sorted({str(item.get("from") or "?") for item in items})[:5])
+        found = f"{first.get('found')}{': ' + str(first['detail']) if first.get('detail') else ''}"
+        if verdict == "unproved":
+            text = f"{what} from {places} could not be proved {first.get('expect')} ({found})."
+            result.append(_warn(4, what, text, "", rule))
+        elif first.get("expect") == "closed":
+            text = f"{what} is open from {places}, which no rule allows."
+            result.append(_warn(1, what, text, "Run the verb firewall, or close it in the filter that opens it.", rule))
+        else:
+            text = f"{what} does not answer as {first.get('expect')} from {places} ({found})."
+            result.append(_warn(1, what, text, "Open the port, or start what listens there.", rule))
+    return result
+
+
+def _other_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    result = []
+    for item in data["evidence"]:
+        if item["state"] == "failed":
+            result.append(_warn(1, item["level"], f"The {item['level']} failed: {item.get('detail') or 'no reason given'}."))
+        elif item["state"] == "not run":
+            missing = ", ".join(item.get("missing") or []) or "nothing is known to be missing"
+            result.append(_warn(4, item["level"], f"The {item['level']} was not run. Missing: {missing}."))
+    for item in data["certificates"]:
+        days = item.get("days_left")
+        if days is None:
+            result.append(_warn(4, item["name"], f"How long the certificate of {item['name']} lasts is not known."))
+        elif days < 0:
+            result.append(_warn(1, item["name"], f"The certificate of {item['name']} ended {-days} days ago.", "Renew it."))
+        elif days < 30:
+            result.append(_warn(1 if days < 7 else 2, item["name"], f"The certificate of {item['name']} ends in {days} days.",
+                                "Renew it."))  # fmt: skip
+    missing = data["images"].get("missing") or []
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        result.append(_warn(1, "registry", f"{len(missing)} images are not in the private registry: {shown}.", "Run install again."))
+    elif not data["images"].get("checked"):
+        result.append(_warn(4, "registry", "Whether the private registry holds every image was not checked."))
+    if not data["chart"].get("compared"):
+        detail = data["chart"].get("detail") or "the vendor's chart was not at hand"
+        result.append(_warn(4, "chart", f"The catalog was not compared with the vendor's chart: {detail}."))
+    for item in data["listeners"]:
+        who = f" ({item['process']})" if item.get("process") else ""
+        result.append(_warn(3, str(item.get("host", "")),
+                            f"{item.get('host')} listens on {item.get('protocol')} {item.get('port')}{who} and no rule explains it.",
+                            "Stop it, or write a rule for it."))  # fmt: skip
+    for item in data["versions"]:
+        if item.get("state") not in (None, "ok"):
+            text = f"{item['component']} is {item.get('found')}, expected is {item.get('expected')}."
+            result.append(_warn(2 if item["state"] == "wrong" else 3, item["component"], text, str(item.get("detail") or "")))
+    for item in data["storage"]:
+        used = item.get("used_percent")
+        if used is not None and used >= 80:
+            result.append(_warn(1 if used >= 95 else 2, item["name"], f"{item['name']} is {used:g} % full. {item.get('detail', '')}".strip()))
+    for item in data["findings"]:
+        text = f"{item.get('subject', '')}: found {item.get('found')}, expected {item.get('expected')}."
+        result.append(_warn(int(item.get("urgency", 3)), str(item.get("subject", "")), text, str(item.get("remedy") or ""),
+                            str(item.get("source") or "")))  # fmt: skip
+    return result
+
+
+def _state(data: Mapping[str, Any]) -> str:
+    urgencies = {item["urgency"] for item in data["warnings"]}
+    if 1 in urgencies:
+        return "failed"
+    return "warning" if urgencies & {2, 3} else "ok"
+
+
+def _counts(items: Sequence[Mapping[str, Any]], key: str, names: Sequence[str]) -> dict[str, int]:
+    return {name: sum(item.get(key) == name for item in items) for name in names}
+
+
+def _changes(data: Mapping[str, Any], before: Optional[Mapping[str, Any]]) -> list[dict[str, str]]:
+    if not before:
+        return []
+    result = []
+
+    def note(what: str, old: Any, new: Any) -> None:
+        if old != new:
+            result.append({"what": what, "before": str(old), "after": str(new)})
+
+    for name in ("release", "platform", "domain"):
+        note(name, before.get(name, ""), data.get(name, ""))
+    for kind, key, fact in (("services", "name", "state"), ("evidence", "level", "state")):
+        old = {item.get(key): item.get(fact, "") for item in before.get(kind) or []}
+        new = {item.get(key): item.get(fact, "") for item in data[kind]}
+        for name in sorted({str(item) for item in {*old, *new}}):
+            note(name, old.get(name, "not there"), new.get(name, "not there"))
+    for kind, label in (("hosts", "host"), ("waivers", "waiver"), ("certificates", "certificate")):
+        old_names = {str(item.get("name")) for item in before.get(kind) or []}
+        new_names = {str(item.get("name")) for item in data[kind]}
+        for name in sorted(old_names - new_names):
+            note(f"{label} {name}", "there", "gone")
+        for name in sorted(new_names - old_names):
+            note(f"{label} {name}", "not there", "there")
+
+    def images(source: Mapping[str, Any]) -> dict[str, str]:
+        return {
+            f"{item.get('name')}/{work.get('name')}": ", ".join(work.get("images") or [])
+            for item in source.get("services") or []
+            for work in item.get("workloads") or []
+        }
+
+    old_images, new_images = images(before), images(data)
+    for name in sorted({*old_images} & {*new_images}):
+        note(f"image of {name}", old_images[name], new_images[name])
+
+    def verdicts(source: Mapping[str, Any]) -> dict[tuple[Any, ...], str]:
+        return {
+            (item.get("rule"), item.get("from"), item.get("to"), item.get("port"), item.get("protocol")): str(item.get("verdict"))
+            for item in source.get("flows") or []
+        }
+
+    old_flows, new_flows = verdicts(before), verdicts(data)
+    for key in sorted({*old_flows} & {*new_flows}, key=str):
+        note(f"connection {key[1]} to {key[2]} {key[4]} {key[3]}", old_flows[key], new_flows[key])
+    return result
+
+
+def build_report(findings: Mapping[str, Any], before: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
+    """The report of one site; ``before`` is the report that was made last."""
+    data = _checked(findings)
+    data["format"] = FORMAT
+    data["warnings"] = sorted(
+        [*_service_warnings(data), *_flow_warnings(data), *_other_warnings(data)], key=lambda item: (item["urgency"], item["subject"])
+    )
+    data["summary"] = {
+        "state": _state(data),
+        "services": _counts(data["services"], "state", SERVICE_STATES),
+        "flows": _counts(data["flows"], "verdict", ("proved", "failed", "unproved")),
+        "warnings": {name: sum(item["urgency"] == number for item in data["warnings"]) for number, name in URGENCIES.items()},
+        "hosts": len(data["hosts"]),
+    }
+    data["changes"] = _changes(data, before)
+    data["previous"] = str((before or {}).get("generated", ""))
+    return data
+
+
+_VOLATILE = ("generated", "previous", "changes", "milliseconds", "days_left", "when", "summary", "warnings")
+
+
+def _stable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _stable(item) for key, item in value.items() if key not in _VOLATILE}
+    if isinstance(value, list):
+        return [_stable(item) for item in value]
+    return value
+
+
+def same_content(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two reports say the same, times and durations left aside; days left count once they make a warning."""
+
+    def warned(report: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+        return sorted((item.get("urgency"), item.get("subject")) for item in report.get("warnings") or [])
+
+    one, two = (json.dumps(_stable(report), sort_keys=True, default=str) for report in (first, second))
+    return one == two and warned(first) == warned(second)

@@ -1,0 +1,128 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: Contributors to onprem.circleci_server
+"""Ansible module site_plan: writes the change-request document of a site."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: site_plan
+short_description: Write the change-request document of a site as Markdown and HTML
+version_added: 0.1.0
+description:
+  - Writes what a run would do to the site, before it does anything, as C(plan.md), C(plan.html) and C(plan.json) below O(path).
+  - These files are all that it touches.
+author:
+  - Contributors to onprem.circleci_server
+options:
+  path:
+    description: Folder on this host; it is made when it is missing.
+    type: path
+    required: true
+  plan:
+    description:
+      - What is planned. C(site) is needed. C(release), C(platform), C(domain), C(generated), C(summary) and C(duration) are texts.
+      - Lists of mappings are C(hosts) (C(name), C(addresses), C(roles), C(reboot), C(reboot_reason)), C(files) (C(host), C(path), C(action),
+        C(owner), C(why)), C(packages) (C(host), C(name), C(version), C(source), C(why)), C(services) (C(host), C(name), C(action), C(why)),
+        C(ports) (rows of P(onprem.circleci_server.port_table#filter)), C(dns) (C(name), C(type), C(value), C(why)), C(kubernetes) (C(kind),
+        C(name), C(namespace), C(action), C(why)), C(gates) (C(name), C(text), C(who)), C(irreversible) (C(step), C(why), C(way_back)),
+        C(downloads) (C(what), C(from), C(size) in bytes, C(why)), C(sizes) (C(what), C(host), C(size)), C(findings) (C(subject), C(severity),
+        C(found), C(expected), C(source), C(remedy)) and C(waivers) (C(name), C(reason)).
+    type: dict
+    required: true
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying the target.
+    support: full
+  diff_mode:
+    description: Returns the Markdown before and after.
+    support: full
+  platform:
+    description: Target OS or families that can be operated against.
+    support: full
+    platforms: posix
+"""
+
+EXAMPLES = r"""
+- name: Write the change-request document
+  onprem.circleci_server.site_plan:
+    path: /var/lib/onprem-circleci/reports
+    plan:
+      site: osaka
+      release: 4.10.0
+      ports: "{{ groups | onprem.circleci_server.port_table(hostvars, inventory_hostname, '4.10.0', 'generic', port_options) }}"
+"""
+
+RETURN = r"""
+markdown:
+  description: Where the Markdown lies.
+  returned: success
+  type: str
+html:
+  description: Where the page lies.
+  returned: success
+  type: str
+"""
+
+import json
+import os
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.report import PlanError, render_plan
+
+
+def write(path: str, content: str) -> None:
+    """Replace a file as a whole."""
+    handle, temporary = tempfile.mkstemp(prefix=".plan-", dir=os.path.dirname(path))
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(content)
+        os.chmod(temporary, 0o640)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def read(path: str) -> str:
+    """What lies there, nothing if there is no file."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            return handle.read()
+    except OSError:
+        return ""
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={"path": {"type": "path", "required": True}, "plan": {"type": "dict", "required": True}}, supports_check_mode=True
+    )
+    folder, plan = module.params["path"], module.params["plan"]
+    names = {kind: os.path.join(folder, f"plan.{kind}") for kind in ("md", "html", "json")}
+    try:
+        markdown, page = render_plan(plan)
+    except PlanError as error:
+        module.fail_json(msg="; ".join(error.problems), problems=list(error.problems))
+    contents = {"md": markdown, "html": page, "json": json.dumps(plan, indent=1, sort_keys=True) + "\n"}
+    before = {kind: read(name) for kind, name in names.items()}
+    changed = before != contents
+    if changed and not module.check_mode:
+        try:
+            os.makedirs(folder, mode=0o750, exist_ok=True)
+            for kind, name in names.items():
+                write(name, contents[kind])
+        except OSError as error:
+            module.fail_json(msg=f"the plan cannot be written to {folder}: {error}")
+    module.exit_json(
+        changed=changed, markdown=names["md"], html=names["html"],
+        diff={"before": before["md"], "after": markdown, "before_header": names["md"], "after_header": names["md"]},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: Contributors to onprem.circleci_server
+"""Ansible module site_report: writes what verify found, for machines and for people."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: site_report
+short_description: Write the report of a site as JSON and as one HTML page
+version_added: 0.1.0
+description:
+  - Writes the findings of one site below O(path) as C(report.json), as C(report.html) that loads nothing from a network, and with O(prometheus)
+    as C(report.prom).
+  - Compares them with the report that lies there and tells what changed since.
+  - A run that finds the same changes nothing, so the time in the report is the time when it last became different.
+author:
+  - Contributors to onprem.circleci_server
+options:
+  path:
+    description: Folder on this host, usually C(reports) below the state folder. It is made when it is missing.
+    type: path
+    required: true
+  findings:
+    description:
+      - What is known of the site. C(site) is needed; C(hosts), C(rules), C(flows), C(listeners), C(services), C(evidence), C(certificates),
+        C(images), C(chart), C(versions), C(storage), C(waivers), C(findings), C(release), C(platform) and C(domain) may be there.
+      - A level of proof that C(evidence) does not name counts as not run.
+    type: dict
+    required: true
+  other_reports:
+    description: Reports of other sites, as RV(report) of this module, to stand on the same page.
+    type: list
+    elements: dict
+    default: []
+  prometheus:
+    description: Whether to write metrics for the text file collector of a node exporter.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying the target.
+    support: full
+  diff_mode:
+    description: Returns the summary on one screen before and after.
+    support: full
+  platform:
+    description: Target OS or families that can be operated against.
+    support: full
+    platforms: posix
+"""
+
+EXAMPLES = r"""
+- name: Write the report
+  onprem.circleci_server.site_report:
+    path: /var/lib/onprem-circleci/reports
+    findings:
+      site: osaka
+      release: 4.10.0
+      services: "{{ health.services }}"
+"""
+
+RETURN = r"""
+report:
+  description: The report as written to C(report.json).
+  returned: success
+  type: dict
+state:
+  description: V(ok), V(warning) or V(failed).
+  returned: success
+  type: str
+summary:
+  description: The report on one screen, a line each.
+  returned: success
+  type: list
+  elements: str
+html:
+  description: Where the page lies.
+  returned: success
+  type: str
+json:
+  description: Where the data lies.
+  returned: success
+  type: str
+"""
+
+import json
+import os
+import tempfile
+from typing import Any, Optional
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.report import (
+    FORMAT,
+    ReportError,
+    build_report,
+    render_page,
+    render_prometheus,
+    render_summary,
+    same_content,
+)
+
+
+def read(path: str) -> Optional[dict[str, Any]]:
+    """An earlier report; one that is broken or of another format counts as none."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            data = json.load(handle)
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) and data.get("format") == FORMAT else None
+
+
+def write(path: str, content: str) -> None:
+    """Replace a file as a whole. Reports name hosts and ports, so others do not read them."""
+    handle, temporary = tempfile.mkstemp(prefix=".report-", dir=os.path.dirname(path))
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o640)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "findings": {"type": "dict", "required": True},
+            "other_reports": {"type": "list", "elements": "dict", "default": []},
+            "prometheus": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    folder = module.params["path"]
+    names = {kind: os.path.join(folder, f"report.{kind}") for kind in ("json", "html", "prom")}
+    others = [item for item in module.params["other_reports"] if item.get("format") == FORMAT]
+    if len(others) != len(module.params["other_reports"]):
+        module.fail_json(msg=f"other_reports holds what is no report; a mapping with format {FORMAT} is needed")
+    before = read(names["json"])
+    try:
+        report = build_report(module.params["findings"], before)
+    except ReportError as error:
+        module.fail_json(msg="; ".join(error.problems), problems=list(error.problems))
+    missing = [kind for kind in ("json", "html", *(["prom"] if module.params["prometheus"] else [])) if not os.path.exists(names[kind])]
+    changed = before is None or bool(missing) or not same_content(before, report)
+    # With sites on one page the page may be new although this site is not.
+    page = render_page([report, *others]) if changed or others else ""
+    if not changed and before is not None:
+        if others:
+            page = render_page([before, *others])
+            with open(names["html"], encoding="utf-8") as handle:
+                changed = handle.read() != page
+        report = before
+    summary = render_summary(report, names["html"])
+    if changed and not module.check_mode:
+        try:
+            os.makedirs(folder, mode=0o750, exist_ok=True)
+            write(names["json"], json.dumps(report, indent=1, sort_keys=True) + "\n")
+            write(names["html"], page)
+            if module.params["prometheus"]:
+                write(names["prom"], render_prometheus(report))
+        except OSError as error:
+            module.fail_json(msg=f"the report cannot be written to {folder}: {error}")
+    module.exit_json(
+        changed=changed,
+        report=report,
+        state=report["summary"]["state"],
+        summary=summary.splitlines(),
+        html=names["html"],
+        json=names["json"],
+        diff={"before": render_summary(before) if before else "", "after": summary if not before else render_summary(report)},
+    )
+
+
+if __name__ == "__main__":
+    main()
