@@ -1,0 +1,32 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options that all modules share that talk to the object store."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options:
+  endpoint:
+    description: URL of the object store, http or https.
+    type: str
+    required: true
+  access_key:
+    description: Access key of the object store.
+    type: str
+    required: true
+  secret_key:
+    description: Secret key that belongs to O(access_key).
+    type: str
+    required: true
+  region:
+    description: Region that requests are signed for.
+    type: str
+    default: us-east-1
+  store_ca_certificate:
+    description: PEM of the authority that signed the store's certificate. Empty trusts what the host trusts.
+    type: str
+    default: ""
+"""

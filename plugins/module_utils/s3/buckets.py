@@ -1,0 +1,147 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Buckets of a site: made or checked, one of them open for anonymous reads, and claimed by one site only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from .client import S3Client, S3Error
+
+OWNER_KEY = ".onprem-circleci-site"
+"""An object in each bucket that names the site. Two sites in one bucket would overwrite each other's agents and audit logs."""
+
+
+@dataclass(frozen=True)
+class BucketWish:
+    """What a bucket shall be like. ``versioning`` None leaves it as it is."""
+
+    name: str
+    variable: str
+    site: str
+    public_read: bool = False
+    versioning: Optional[bool] = None
+
+
+@dataclass
+class BucketState:
+    """What a bucket is like now."""
+
+    exists: bool = False
+    public_read: bool = False
+    versioning: bool = False
+    owner: str = ""
+    foreign_statements: list[Any] = field(default_factory=list)
+
+    def lines(self, wish: BucketWish) -> list[str]:
+        if not self.exists:
+            return []
+        lines = [f"bucket {wish.name}", f"bucket {wish.name} belongs to {self.owner or 'nobody'}"]
+        if self.public_read:
+            lines.append(f"objects of bucket {wish.name} can be read by everybody")
+        if self.versioning:
+            lines.append(f"bucket {wish.name} keeps versions")
+        return lines
+
+
+def read_policy(bucket: str) -> dict[str, Any]:
+    """The policy that opens all objects of a bucket for reading, and not its listing."""
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Sid": "AnonymousRead", "Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{bucket}/*"]},
+        ],
+    }
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _principals(statement: Mapping[str, Any]) -> list[Any]:
+    # Stores answer with their own spelling: a single value for a list, an AWS mapping for the star.
+    principal = statement.get("Principal")
+    return _list(principal.get("AWS") if isinstance(principal, Mapping) else principal)
+
+
+def _is_ours(statement: Mapping[str, Any], bucket: str) -> bool:
+    return (
+        statement.get("Effect") == "Allow"
+        and _principals(statement) == ["*"]
+        and _list(statement.get("Action")) == ["s3:GetObject"]
+        and _list(statement.get("Resource")) == [f"arn:aws:s3:::{bucket}/*"]
+        and not statement.get("Condition")
+    )
+
+
+def _opens(statement: Any) -> bool:
+    return isinstance(statement, Mapping) and statement.get("Effect") == "Allow" and "*" in _principals(statement) and not statement.get("Condition")
+
+
+def read_state(client: S3Client, wish: BucketWish) -> BucketState:
+    """What the store says about the bucket."""
+    state = BucketState(exists=client.bucket_exists(wish.name))
+    if not state.exists:
+        return state
+    policy = client.bucket_policy(wish.name)
+    for statement in _list((policy or {}).get("Statement") or []):
+        if isinstance(statement, Mapping) and _is_ours(statement, wish.name):
+            state.public_read = True
+        else:
+            state.foreign_statements.append(statement)
+    if wish.versioning is not None:
+        state.versioning = client.versioning(wish.name)
+    if client.head(wish.name, OWNER_KEY) is not None:
+        state.owner = client.get(wish.name, OWNER_KEY).body.decode(errors="replace").strip()
+    return state
+
+
+def problems(wish: BucketWish, state: BucketState) -> list[str]:
+    """Why the bucket must not be used as it is."""
+    found = []
+    if state.owner and state.owner != wish.site:
+        found.append(
+            f"{wish.variable}: bucket {wish.name} belongs to the site {state.owner!r}, this one is {wish.site!r}. Two sites cannot share a bucket: "
+            f"choose another name, or delete the object {OWNER_KEY} in it if that site is gone."
+        )
+    if state.exists and not wish.public_read and (state.public_read or any(_opens(statement) for statement in state.foreign_statements)):
+        found.append(
+            f"{wish.variable}: bucket {wish.name} can be read by everybody, and it holds artifacts, caches and audit logs. "
+            "Take its public policy away; agents have a bucket of their own."
+        )
+    if wish.versioning is False and state.versioning:
+        found.append(f"{wish.variable}: bucket {wish.name} keeps versions, and nobody asked for it: its disk will fill. Suspend versioning, or ask for it.")
+    return found
+
+
+def wanted_state(wish: BucketWish, state: BucketState) -> BucketState:
+    """The state after ``apply``."""
+    return BucketState(True, wish.public_read, bool(wish.versioning) or state.versioning, wish.site, state.foreign_statements)
+
+
+def apply(client: S3Client, wish: BucketWish, state: BucketState) -> None:
+    """Bring the bucket from *state* to what is wished."""
+    if not state.exists:
+        client.create_bucket(wish.name)
+    if wish.versioning and not state.versioning:
+        client.enable_versioning(wish.name)
+    if not state.owner:
+        client.put(wish.name, OWNER_KEY, f"{wish.site}\n".encode(), headers={"content-type": "text/plain"})
+    if wish.public_read and not state.public_read:
+        policy = read_policy(wish.name)
+        policy["Statement"] = [*state.foreign_statements, *policy["Statement"]]
+        client.put_bucket_policy(wish.name, policy)
+        if not read_state(client, wish).public_read:
+            raise S3Error(f"{client.endpoint} took the policy of bucket {wish.name} ({json.dumps(policy)}) but does not show it; can this kind of store open a bucket for reading?")
+
+
+def empty_and_delete(client: S3Client, bucket: str) -> None:
+    """Delete a bucket with all that is in it."""
+    for entry in list(client.list(bucket)):
+        client.delete(bucket, entry.key)
+    client.delete_versions(bucket)
+    client.delete_bucket(bucket)

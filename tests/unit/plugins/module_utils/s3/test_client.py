@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.s3.client import Response, S3Client, S3Error
+from ansible_collections.onprem.circleci_server.plugins.module_utils.s3.signature import (
+    EMPTY,
+    Credentials,
+    encode_path,
+    presigned_query,
+    sign_headers,
+)
+
+MOMENT = "20130524T000000Z"
+KEYS = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+HOST = "examplebucket.s3.amazonaws.com"
+
+
+def test_signature_is_that_of_the_published_example() -> None:
+    headers = sign_headers(KEYS, "GET", HOST, "/test.txt", {}, {"Range": "bytes=0-9"}, EMPTY, MOMENT)
+    assert headers["authorization"].endswith("Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41")
+
+
+def test_presigned_url_is_that_of_the_published_example() -> None:
+    query = presigned_query(KEYS, "GET", HOST, "/test.txt", 86400, MOMENT)
+    assert query["X-Amz-Signature"] == "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
+
+
+def test_signature_of_a_listing_is_that_of_the_published_example() -> None:
+    headers = sign_headers(KEYS, "GET", HOST, "/", {"max-keys": "2", "prefix": "J"}, {}, EMPTY, MOMENT)
+    assert headers["authorization"].endswith("Signature=34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7")
+
+
+def test_secret_key_does_not_show() -> None:
+    assert KEYS.secret_key not in repr(KEYS)
+
+
+def test_paths_are_encoded_as_signed() -> None:
+    assert encode_path("/bucket/with space/ümlaut+1") == "/bucket/with%20space/%C3%BCmlaut%2B1"
+
+
+@pytest.mark.parametrize("endpoint", ["store.example.com", "ftp://store.example.com", "", "https://store.example.com/path"])
+def test_endpoint_that_is_no_origin_is_refused(endpoint: str) -> None:
+    with pytest.raises(S3Error, match="circleci_object_storage_endpoint"):
+        S3Client(endpoint, KEYS)
+
+
+def test_authority_that_is_no_certificate_is_refused() -> None:
+    with pytest.raises(S3Error, match="no PEM certificate"):
+        S3Client("https://store.example.com", KEYS, ca_data="nothing")
+
+
+@pytest.mark.parametrize(
+    ("code", "variable"),
+    [
+        ("SignatureDoesNotMatch", "circleci_object_storage_secret_key"),
+        ("InvalidAccessKeyId", "circleci_object_storage_access_key"),
+        ("RequestTimeTooSkewed", "clocks"),
+        ("BucketAlreadyExists", "another name"),
+        ("InvalidBucketName", "3 to 63"),
+        ("AuthorizationHeaderMalformed", "circleci_object_storage_region"),
+    ],
+)
+def test_refusals_name_the_variable(code: str, variable: str) -> None:
+    client = S3Client("http://store.example.com", KEYS)
+    with pytest.raises(S3Error, match=variable) as refused:
+        client.expect("writing", Response(403, {}, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()), 200)
+    assert refused.value.code == code
+    assert refused.value.status == 403
+
+
+def test_answer_that_is_no_s3_is_shown_short() -> None:
+    client = S3Client("http://store.example.com", KEYS)
+    with pytest.raises(S3Error, match="502 to writing: bad gateway"):
+        client.expect("writing", Response(502, {}, b"bad gateway" + b" " * 1000), 200)
