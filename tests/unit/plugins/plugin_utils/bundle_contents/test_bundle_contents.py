@@ -4,7 +4,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.onprem.circleci_server.plugins.plugin_utils.bundle_contents import ContentsError, brought, bundle_contents
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.bundle_contents import (
+    ContentsError,
+    brought,
+    bundle_contents,
+)
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
 
 

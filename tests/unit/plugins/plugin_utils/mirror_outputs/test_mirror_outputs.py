@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
-from ansible_collections.onprem.circleci_server.plugins.plugin_utils.mirror_outputs import SOURCES, Place, mirror_outputs
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.mirror_outputs import (
+    SOURCES,
+    Place,
+    mirror_outputs,
+)
 
 REGISTRY = "registry.example:5000"
 
