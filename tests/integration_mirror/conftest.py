@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -95,7 +96,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def work(scratch: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    folder = scratch / f"{request.node.name[:40].replace('/', '_')}-{time.monotonic_ns()}"
+    # Registries read the path from YAML, so it holds nothing that means something there.
+    folder = scratch / f"{re.sub('[^a-z0-9]', '-', request.node.name[:40])}-{time.monotonic_ns()}"
     folder.mkdir()
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

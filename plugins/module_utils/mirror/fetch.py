@@ -181,15 +181,15 @@ def _map(items: Sequence[_T], work: Callable[[_T], _R]) -> list[_R]:
 
 
 def raise_together(problems: Sequence[MirrorError]) -> None:
-    """Raise all problems as one error, with the exit code of the first that is not "again"."""
+    """Raise all problems as one error, of the kind of the first that is not "again"."""
     if not problems:
         return
     lasting = [problem for problem in problems if not isinstance(problem, (Stopped, NetworkError))] or list(problems)
     texts = list(dict.fromkeys(str(problem) for problem in lasting))
     shown = texts[:20] + ([f"… and {len(texts) - 20} more."] if len(texts) > 20 else [])
-    error = MirrorError("\n".join(shown))
-    error.exit_code = lasting[0].exit_code
-    raise error from lasting[0]
+    if len(texts) == 1:
+        raise lasting[0]
+    raise type(lasting[0])("\n".join(shown)) from lasting[0]
 
 
 class _Fetcher:
@@ -712,8 +712,8 @@ class _Fetcher:
             self._restart(digest)
             offset, hasher = 0, hashlib.sha256()
         fruitless = mismatches = 0
+        furthest = offset  # only going further than ever counts as progress, or a server that lies keeps us busy for ever
         while True:
-            before = offset
             try:
                 if offset < size or size == 0:
                     if kind == "url":
@@ -732,6 +732,9 @@ class _Fetcher:
                             offset, hasher = 0, hashlib.sha256()
                             if response.status != 200:
                                 fruitless += 1
+                                mismatches += response.status == 416
+                                if mismatches >= 2:
+                                    raise DigestMismatch(f"{what}: is shorter than the {size} bytes that its manifest or lock names. Nothing was kept.")
                                 if fruitless >= self.access.patience.tries:
                                     raise NetworkError(f"{what}: the server cannot go on in the middle of a file. Run the same command again.")
                                 continue
@@ -745,6 +748,9 @@ class _Fetcher:
                             if self.access.stop.is_set() or halt.is_set():
                                 raise Stopped("Stopped; what was fetched is kept. Run the same command again to go on.")
                 if offset < size:
+                    mismatches += 1
+                    if mismatches >= 2:
+                        raise DigestMismatch(f"{what}: has {offset} bytes, its manifest or lock says {size}. Nothing was kept.")
                     raise Broken(f"the server gave {offset} of {size} bytes")
                 if "sha256:" + hasher.hexdigest() == digest:
                     self._finished(digest)
@@ -759,7 +765,8 @@ class _Fetcher:
                 self._restart(digest)
                 raise
             except Broken as error:
-                fruitless = 0 if offset > before else fruitless + 1
+                fruitless = 0 if offset > furthest else fruitless + 1
+                furthest = max(furthest, offset)
                 client.retries += 1
                 client.adaptive.back_off()
                 if fruitless >= self.access.patience.tries:
