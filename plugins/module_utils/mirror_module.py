@@ -108,15 +108,20 @@ def plainer(error: MirrorError, options: Mapping[str, Any]) -> MirrorError:
 
 def explained(error: MirrorError, registry: str) -> str:
     """The engine's sentence with the site variables that decide about it."""
-    text = str(error)
+    lines = str(error).splitlines()
+    text = lines[0] + (f" ({len(lines) - 1} more of that kind.)" if len(lines) > 1 else "")
     if isinstance(error, RegistryError) and error.status in (401, 403):
         return f"{text} Check circleci_registry_username and circleci_registry_password against {registry}."
     if "certificate is not trusted" in text:
         return f"{text} circleci_ca_certificate must hold the PEM of that authority."
-    if isinstance(error, NetworkError):
+    if "status 500" in text or "no space left" in text.lower() or "status 507" in text:
+        # The distribution registry tells the reason to its log only, and in nearly all cases it is this one.
+        return (
+            f"{text} A registry that cannot store what it gets is mostly out of disk: look at the free space of its storage folder "
+            f"(circleci_registry_storage_dir on {registry}) and at its log (journalctl -u onprem-circleci-registry), then run the same command again."
+        )
+    if error.exit_code == EXIT_AGAIN:
         return f"{text} Is circleci_registry_host ({registry}) right, and can this host reach it?"
-    if "no space left" in text.lower() or (isinstance(error, RegistryError) and error.status == 507):
-        return f"{text} The disk of {registry} is full: make room in its storage folder (circleci_registry_storage_dir), then run the same command again."
     return text
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .collect import DiscoveryResult, FoundRef, Why, discover, explain, lock_input
+from .collect import DiscoveryResult, FoundRef, Why, discover
 from .errors import DiscoveryError
 
 __all__ = [
@@ -14,6 +14,4 @@ __all__ = [
     "FoundRef",
     "Why",
     "discover",
-    "explain",
-    "lock_input",
 ]

@@ -14,7 +14,7 @@ from typing import Any, Optional
 from ..mirror.errors import UsageError
 from ..mirror.oci import Reference
 from .errors import DiscoveryError
-from .references import basename, parse_or_none, place, says_version
+from .references import basename, place
 from .render import Chart, find_helm, render
 from .walk import Hit, in_object, in_values, merged, switches, with_path, without_path
 
@@ -190,29 +190,3 @@ def _as_rendered(hit: Hit, rendered: Sequence[Reference], known: set[str]) -> Hi
     if same:
         return Hit(same[0].name, hit.path, hit.rule, hit.sure)
     return hit
-
-
-def lock_input(result: DiscoveryResult, platforms: Sequence[str]) -> list[dict[str, Any]]:
-    """Entries of a lock file, not yet pinned."""
-    return [
-        {
-            "ref": entry.ref.name,
-            "digest": entry.ref.digest,
-            "platforms": list(platforms),
-            "why": [why.as_dict() for why in entry.why],
-        }
-        for entry in result.refs
-    ]
-
-
-def explain(refs: Iterable[Mapping[str, Any]], image: str) -> list[tuple[str, Why]]:
-    """Where the references of a lock that match *image* come from: full reference, name, or last part of the name."""
-    wanted = parse_or_none(image)
-    found = []
-    for entry in refs:
-        reference = Reference.parse(str(entry["ref"]))
-        named = image in (place(reference), reference.repository, basename(reference))
-        full = wanted is not None and place(wanted) == place(reference) and (not says_version(image) or wanted.tag == reference.tag)
-        if named or full:
-            found += [(reference.name, Why(why["file"], why["path"], why["rule"])) for why in entry.get("why", [])]
-    return found

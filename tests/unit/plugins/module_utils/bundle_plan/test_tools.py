@@ -98,7 +98,7 @@ def test_cut_and_missing_files(web: Stub) -> None:
         Web(tries=1).small(f"http://{web.host}/cut")
     with pytest.raises(NotThere, match="there is no such file"):
         Web(tries=1).small(f"http://{web.host}/none")
-    with pytest.raises(PlanError, match="cannot be downloaded: .*refused"):
+    with pytest.raises(PlanError, match=r"cannot be downloaded: .*refused"):
         Web(tries=1).small("http://127.0.0.1:1/x")
 
 

@@ -11,8 +11,6 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.discovery i
     DiscoveryError,
     DiscoveryResult,
     discover,
-    explain,
-    lock_input,
 )
 from ansible_collections.onprem.circleci_server.plugins.module_utils.discovery.walk import in_object, merged, switches
 
@@ -230,15 +228,6 @@ def test_errors_are_one_sentence(site: Site) -> None:
 def test_values_never_travel_as_arguments(site: Site) -> None:
     site.discover({"global": {"license": "canary-secret"}})
     assert "canary-secret" not in json.dumps([call["argv"] for call in site.calls()])
-
-
-def test_lock_input_and_explain(site: Site) -> None:
-    refs = lock_input(site.discover(), ["linux/amd64"])
-    entry = next(item for item in refs if item["ref"] == "cciserver.azurecr.io/frontend:1")
-    assert entry["digest"] is None and entry["platforms"] == ["linux/amd64"] and entry["why"][0]["rule"] == "container"
-    for spelling in ("kong", "kong:3.4.2", "docker.io/library/kong", "library/kong"):
-        assert {ref for ref, _why in explain(refs, spelling)} == {"docker.io/library/kong:3.4.2"}
-    assert explain(refs, "kong:1") == []
 
 
 def test_sub_charts_bring_their_switches(site: Site) -> None:
