@@ -413,6 +413,23 @@ def test_files_travel_as_artifacts(web: tuple[str, dict[str, bytes]], target: Wi
         assert b"cncf.helm.config" in done.stdout
 
 
+def test_signed_links_are_written_nowhere(web: tuple[str, dict[str, bytes]], work: Path) -> None:
+    base, content = web
+    (work / "packages").mkdir()
+    (work / "packages" / "p").write_bytes(b"p")
+    lock = file_lock(base, content, work / "packages", True)
+    stop = access()
+    stop.stop.set()
+    with pytest.raises(MirrorError):
+        do_fetch(lock, work / "bundle", access=stop)
+    assert (work / "bundle" / ".incomplete" / "plan.json").is_file()
+    for path in (work / "bundle").rglob("*"):
+        assert not path.is_file() or b"signature=secret" not in path.read_bytes()
+    do_fetch(lock, work / "bundle")
+    with Bundle.open([work / "bundle"]) as bundle:
+        assert verify_bundle(bundle, deep=True).ok
+
+
 def test_file_that_is_not_what_the_lock_says(web: tuple[str, dict[str, bytes]], work: Path) -> None:
     base, content = web
     for facts in ({"sha256": "0" * 64, "size": 700_000}, {"sha256": "0" * 64}, {"sha256": hashlib.sha256(content["/nomad.zip"]).hexdigest(), "size": 5}):

@@ -376,10 +376,12 @@ def parse_manifest(raw: bytes) -> tuple[dict[str, Any], list[BundleRef], dict[st
             if entry.digest not in sizes:
                 raise _bad(f"{entry.name}: its manifest is not among the blobs")
             refs.append(entry)
-        for number, _extents, digest in parts:
+        for number, extents, digest in parts:
             members = part_members(str(data["id"]), number, len(parts), places)
             for _position, _head, _member in between(members):
                 pass
+            if members[-1].offset + padded(members[-1].size) != extents:
+                raise _bad(f"part {number} does not end where its last member does")
             if part_digest(members) != digest:
                 raise _bad(f"the digest of part {number} does not follow from its members")
     except (KeyError, TypeError, AttributeError) as error:

@@ -312,15 +312,17 @@ class _Fetcher:
 
     def add_artifacts(self) -> None:
         """Turn files into OCI artifacts; what is not known yet (size, digest) is fetched first."""
-        for item in self.options.lock.artifacts:
+        for place, item in enumerate(self.options.lock.artifacts):
             layers = []
-            for source in item.files:
+            for number, source in enumerate(item.files):
+                origin = f"{place}:{number}" if source.url else source.origin
                 if not source.known:
                     source = self._stage(source)
+                    origin = source.origin
                 digest = f"sha256:{source.sha256}"
                 notes = {"org.opencontainers.image.title": source.filename, "io.onprem.mode": source.mode}
                 layers.append({"annotations": notes, "digest": digest, "mediaType": source.media_type, "size": source.size})
-                self._need(digest, source.size or 0, item.target_name, ("url" if source.url else "path", "", source.origin), item.repository)
+                self._need(digest, source.size or 0, item.target_name, ("url" if source.url else "path", "", origin), item.repository)
             config = "sha256:" + hashlib.sha256(item.config).hexdigest()
             self._need(config, len(item.config), item.target_name, ("body", "", ""), item.repository)
             self.needs[config].body = item.config
@@ -338,7 +340,7 @@ class _Fetcher:
             self._need(manifest.digest, manifest.size, item.target_name, ("body", "", ""), item.repository)
             self.needs[manifest.digest].body = manifest.body
             self.media[manifest.digest] = OCI_MANIFEST
-            why = item.why or ({"file": item.files[0].url or "a local file", "rule": item.kind},)
+            why = item.why or ({"file": shown_url(item.files[0].url) if item.files[0].url else "a local file", "rule": item.kind},)
             self.refs.append(BundleRef(item.target_name, item.kind, item.target_name, manifest.digest, (), (), "", why))
 
     def _stage(self, source: FileSource) -> FileSource:
@@ -481,7 +483,7 @@ class _Fetcher:
         self.places = {digest: [Piece(*at) for at in plan["places"][digest]] for digest in digests}
         self.sizes = {blob["d"]: blob["s"] for blob in manifest["blobs"]}
         self.index = {digest: number for number, digest in enumerate(digests)}
-        self.sources: dict[str, list[list[str]]] = plan["sources"]
+        self.sources: dict[str, list[list[str]]] = {digest: [self._real(*source) for source in found] for digest, found in plan["sources"].items()}
         self.fds = {number: os.open(self.work / part_name(manifest["id"], number), os.O_RDWR | os.O_CREAT, 0o644) for number in range(1, parts + 1)}
         self.state = _State(self.work / "state", len(digests))
         try:
@@ -508,6 +510,13 @@ class _Fetcher:
             if is_no_space(error):
                 raise SpaceError(f"{self.output}: the disk is full. What was fetched is kept; free some space and run the same command again.") from error
             raise
+
+    def _real(self, kind: str, host: str, where: str) -> list[str]:
+        """URLs are not written into the plan, as links may be signed: it holds their place in the lock."""
+        if kind == "url":
+            place, _, number = where.partition(":")
+            where = self.options.lock.artifacts[int(place)].files[int(number)].origin
+        return [kind, host, where]
 
     def _recheck(self, digests: Sequence[str]) -> None:
         """Another boot: believe only what the disk really holds."""

@@ -310,8 +310,12 @@ class _Loader:
         """Do it all."""
         total = sum(self.bundle.sizes[digest] for digest in self.users if self.bundle.has(digest))
         self.progress.begin("load", total, len(nodes))
+        known: dict[str, list[str]] = {}
+        for name, digest in sorted(self.journal.present):
+            known.setdefault(digest, []).append(name)
         for digest, repositories in sorted(self.users.items()):
-            here = [name for name in repositories if (name, digest) in self.journal.present]
+            # Also repositories that are complete by now lend their blobs: the medium that held them may be out again.
+            here = known.get(digest, [])
             if here:
                 self.progress.add(self.bundle.sizes.get(digest, 0))
             if digest in held or here:
