@@ -15,7 +15,9 @@ options:
     elements: path
     required: true
   public_key:
-    description: Public key that must have signed the bundle, a line of minisign or OpenSSH, or a path to such a file. Empty accepts only what O(allow_unsigned) allows.
+    description:
+      - Public key that must have signed the bundle, a line of minisign or OpenSSH, or a path to such a file.
+      - Empty accepts only what O(allow_unsigned) allows.
     type: str
     default: ""
   allow_unsigned:

@@ -89,7 +89,9 @@ def _closure(bundle: Bundle, layers: Sequence[Layer], wanted: Sequence[str]) -> 
                 provided.setdefault(names[0], fields["Package"])
     missing = [name for name in wanted if name not in stanzas]
     if missing:
-        raise ExtractError(f"circleci_bundle_packages: the bundle has no package {', '.join(missing)} for this distribution; name it there and make the bundle again")
+        raise ExtractError(
+            f"circleci_bundle_packages: the bundle has no package {', '.join(missing)} for this distribution; name it there and make the bundle again"
+        )
     queue, chosen = list(wanted), {}
     while queue:
         name = queue.pop(0)
@@ -151,7 +153,8 @@ def pack(bundle: Bundle, layers: Sequence[Layer], dest: Path, *, write: bool) ->
     dest.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     handle, temporary = tempfile.mkstemp(prefix=f".{dest.name}.", dir=dest.parent)
     try:
-        with os.fdopen(handle, "wb") as raw, tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as archive, tempfile.TemporaryFile(dir=dest.parent) as spool:
+        with os.fdopen(handle, "wb") as raw, tempfile.TemporaryFile(dir=dest.parent) as spool:
+            archive = tarfile.TarFile(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT)
             for layer in order:
                 spool.seek(0)
                 spool.truncate()
@@ -160,6 +163,7 @@ def pack(bundle: Bundle, layers: Sequence[Layer], dest: Path, *, write: bool) ->
                 member = tarfile.TarInfo(layer.name)
                 member.size, member.mode = layer.size, layer.mode
                 archive.addfile(member, spool)
+            archive.close()
         Path(temporary).chmod(0o644)
         Path(temporary).replace(dest)
         note.write_text(f"{stamp} {sha256_of(dest)}\n", encoding="ascii")

@@ -14,7 +14,7 @@ description:
   - The host that is to become the private registry needs its packages before there is a registry. This module takes them out of the bundle.
   - Checks the signature first, and every file before it gets its name.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 extends_documentation_fragment:
   - onprem.circleci_server.bundle_source
 options:

@@ -15,7 +15,7 @@ description:
     Nothing stands under its final name before it is whole and checked.
   - With O(progress_file) the run shows how far it is.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   lock:
     description: Lock file, as M(onprem.circleci_server.bundle_plan) writes it.
@@ -144,7 +144,9 @@ def kind_of_key(path: Path) -> str:
         # The third and fourth byte name how the key is encrypted; zero is not at all.
         with contextlib.suppress(ValueError):
             if base64.b64decode(lines[1])[2:4] != b"\0\0":
-                raise UsageError(f"circleci_bundle_signing_key: {path} is protected by a password, which nobody can type here; use one made with minisign -G -W.")
+                raise UsageError(
+                    f"circleci_bundle_signing_key: {path} is protected by a password, which nobody can type here; use one made with minisign -G -W."
+                )
         return "minisign"
     raise UsageError(f"circleci_bundle_signing_key: {path} is neither a secret key of minisign nor a private key of OpenSSH.")
 
@@ -156,7 +158,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         raise UsageError(f"circleci_bundle_part_size is {given['part_size']}; allowed are 0 for one part, or {SMALLEST_PART} bytes and more.")
     if module.check_mode and given["planned"] and (not lock_path.is_file() or Lock.from_data(given["planned"], lock_path.parent) != Lock.load(lock_path)):
         # The plan of this very run is not written in check mode: everything that it names is to come.
-        return {"changed": True, "diff": named_difference({}, names(given["planned"]), given["output"]), "bundle_id": "", "parts": [], "bytes_total": 0, "bytes_moved": 0, "signed": False}
+        difference = named_difference({}, names(given["planned"]), given["output"])
+        return {"changed": True, "diff": difference, "bundle_id": "", "parts": [], "bytes_total": 0, "bytes_moved": 0, "signed": False}
     if not output.parent.is_dir():
         raise UsageError(f"circleci_bundle_dir is {output}, but {output.parent} is no folder of this host.")
     if given["signing_key"]:

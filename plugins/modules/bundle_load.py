@@ -15,7 +15,7 @@ description:
     A tag appears only when all its content is there. A broken, stopped or killed load goes on where it was.
   - With O(progress_file) the run shows how far it is.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 extends_documentation_fragment:
   - onprem.circleci_server.bundle_source
   - onprem.circleci_server.private_registry

@@ -20,7 +20,7 @@ requirements:
   - Helm 3.16 or later on the connected host, or C(helm) among O(files)
   - apt on the connected host when O(packages) are given
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   lock:
     description: Lock file to write. Commit it to keep what a bundle was made of.

@@ -14,7 +14,7 @@ description:
   - Checks the signature, that all parts are there, and with O(deep=true) every byte.
   - Fails with all problems at once. It writes nothing.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 extends_documentation_fragment:
   - onprem.circleci_server.bundle_source
 options:
@@ -70,7 +70,8 @@ def run(module: AnsibleModule) -> dict[str, Any]:
         report = verify_bundle(bundle, deep=given["deep"], trust=trust_of(given))
         if not report.ok:
             listing = "\n".join(f"  - {problem}" for problem in report.problems)
-            module.fail_json(msg=f"circleci_bundle_dir: the bundle in {', '.join(given['directories'])} is not to be used:\n{listing}", problems=list(report.problems))
+            where = ", ".join(given["directories"])
+            module.fail_json(msg=f"circleci_bundle_dir: the bundle in {where} is not to be used:\n{listing}", problems=list(report.problems))
         return {
             "bundle_id": bundle.id,
             "parts": bundle.parts,

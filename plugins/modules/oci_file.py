@@ -16,7 +16,7 @@ description:
   - It compares digests, so a run that changes nothing costs one request. The file appears under its name only when it is whole and checked.
   - In check mode it downloads nothing.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 extends_documentation_fragment:
   - onprem.circleci_server.private_registry
 options:

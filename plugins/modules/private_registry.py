@@ -16,7 +16,7 @@ description:
   - The service that the Debian package would start by itself is kept from starting, as it would be open to everybody.
   - The password is kept as a bcrypt hash. As long as the hash fits the password, nothing changes.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   state:
     description:

@@ -251,7 +251,8 @@ def _pin(options: PlanOptions, found: DiscoveryResult, pinned: Mapping[str, Opti
             continue
         refs.append({"ref": entry.ref.name, "digest": digest, "platforms": list(options.platforms), "why": [why.as_dict() for why in entry.why]})
     if plan.left_out:
-        plan.warnings.append(f"{len(plan.left_out)} name(s) of images are not at their registry and no part of the installation itself; they are left out: {', '.join(item['ref'] for item in plan.left_out)}")
+        left_out = ", ".join(item["ref"] for item in plan.left_out)
+        plan.warnings.append(f"{len(plan.left_out)} image(s) are not at their registry and no part of the installation itself; they are left out: {left_out}")
     return refs
 
 

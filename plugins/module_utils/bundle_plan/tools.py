@@ -40,6 +40,8 @@ class Web:
 
     def __init__(self, tries: int = 3) -> None:
         self.tries = tries
+        # With what the environment says about proxies, and the authorities that the host trusts.
+        self._opener = urllib.request.build_opener()
 
     def small(self, url: str) -> bytes:
         """A file that fits into memory."""
@@ -93,7 +95,7 @@ class Web:
                 time.sleep(attempt)
             try:
                 request = urllib.request.Request(url, method=method, headers={"User-Agent": "onprem-circleci-bundle/1"})  # noqa: S310
-                return urllib.request.urlopen(request, timeout=60)  # noqa: S310
+                return self._opener.open(request, timeout=60)
             except urllib.error.HTTPError as error:
                 if error.code in (403, 404, 410):
                     # The vendor's bucket answers 403 for what is not there.

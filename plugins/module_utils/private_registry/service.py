@@ -150,7 +150,7 @@ class Registry:
         """All that can be wrong with what was given, at once."""
         problems = []
         if not any(package["package"] == PACKAGE for package in self.wanted.packages) and not self.host.installed(PACKAGE):
-            problems.append(f"circleci_registry_packages names no package {PACKAGE} and {self.host.name()} has none; make the bundle with circleci_bundle_packages that hold it")
+            problems.append(f"circleci_bundle_packages must hold {PACKAGE}: the bundle brings none and {self.host.name()} has none; make the bundle again")
         problems += self._certificate_problems()
         if not self.wanted.users:
             problems.append("circleci_registry_username and circleci_registry_password must be given: a registry without a login is not set up")
@@ -171,7 +171,8 @@ class Registry:
             except ssl.SSLError as error:
                 if "KEY_VALUES_MISMATCH" in str(error):
                     return ["circleci_registry_private_key does not belong to circleci_registry_certificate"]
-                return [f"circleci_registry_certificate and circleci_registry_private_key cannot be read as PEM ({error.reason or 'no PEM'}); the verb secrets makes them"]
+                reason = error.reason or "no PEM"
+                return [f"circleci_registry_certificate and circleci_registry_private_key cannot be read as PEM ({reason}); the verb secrets makes them"]
         return []
 
     def _space_problems(self) -> list[str]:
@@ -182,8 +183,8 @@ class Registry:
             needed = max(0, needed - used_bytes(storage / "docker" / "registry" / "v2" / "blobs"))
             if free < needed + HEADROOM:
                 return [
-                    f"the disk of {self.host.name()} that holds circleci_registry_storage_dir ({storage}) has {free} bytes free, {needed + HEADROOM} are needed for the bundle; "
-                    "enlarge it, collect garbage, or name another folder"
+                    f"the disk of {self.host.name()} that holds circleci_registry_storage_dir ({storage}) has {free} bytes free, "
+                    f"{needed + HEADROOM} are needed for the bundle; enlarge it, collect garbage, or name another folder"
                 ]
         return []
 
@@ -269,8 +270,9 @@ class Registry:
 
     def _install(self, missing: Sequence[Mapping[str, str]]) -> None:
         archive = self.wanted.archive
+        names = ", ".join(package["package"] for package in missing)
         if archive is None or not archive.is_file():
-            raise RegistryHostError(f"{', '.join(package['package'] for package in missing)}: the packages were not brought to {self.host.name()} ({archive} is not there)")
+            raise RegistryHostError(f"{names}: the packages were not brought to {self.host.name()} ({archive} is not there)")
         # The package would start a registry of its own on the same port, open to everybody, before ours is configured.
         if not self.masked_path.exists() and not self.masked_path.is_symlink():
             self.masked_path.symlink_to("/dev/null")
@@ -291,7 +293,7 @@ class Registry:
             done = self.host.run(["dpkg", "--install", "--force-confold", *paths], {"DEBIAN_FRONTEND": "noninteractive"})
         if done.returncode:
             reasons = [line.strip() for line in (done.stdout + done.stderr).splitlines() if "error" in line.lower() or "depends on" in line]
-            raise RegistryHostError(f"dpkg cannot install {', '.join(package['package'] for package in missing)} on {self.host.name()}: {'; '.join(reasons)[:600] or 'no reason given'}")
+            raise RegistryHostError(f"dpkg cannot install {names} on {self.host.name()}: {'; '.join(reasons)[:600] or 'no reason given'}")
 
     def _storage(self, outcome: Outcome, write: bool) -> None:
         storage = self.wanted.storage_dir

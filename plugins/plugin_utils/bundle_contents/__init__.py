@@ -108,7 +108,8 @@ def _catalog_files(catalog: Catalog, release: str, object_storage_kind: str, opt
     specs = catalog.files(release)
     unknown = sorted(optional - {spec.name for spec in specs})
     if unknown:
-        raise ContentsError(f"circleci_bundle_optional_files: {', '.join(unknown)} is no file of release {release}; known: {', '.join(sorted({spec.name for spec in specs}))}")
+        known = ", ".join(sorted({spec.name for spec in specs}))
+        raise ContentsError(f"circleci_bundle_optional_files: {', '.join(unknown)} is no file of release {release}; known: {known}")
     for spec in specs:
         version = versions.get(spec.name, spec.version)
         from_chart = (spec.version_from or "").partition("images.yaml: ")[2]

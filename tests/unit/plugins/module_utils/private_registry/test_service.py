@@ -255,7 +255,7 @@ def test_all_problems_at_once(site: Site, tmp_path: Path) -> None:
     with pytest.raises(RegistryHostError) as caught:
         site.registry(packages=[], certificate="nonsense", users={}, storage_dir=Path("relative")).apply(write=True)
     text = str(caught.value)
-    for part in ("circleci_registry_packages names no package docker-registry", "cannot be read as PEM", "circleci_registry_username", "an absolute path", "0 bytes free"):
+    for part in ("circleci_bundle_packages must hold docker-registry", "cannot be read as PEM", "circleci_registry_username", "an absolute path", "0 bytes free"):
         assert part in text
     assert len(text.splitlines()) == 5
 
