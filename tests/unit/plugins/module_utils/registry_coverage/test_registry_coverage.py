@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.kube import KubeError
-from ansible_collections.onprem.circleci_server.plugins.module_utils.registry_coverage import Used, from_cluster, from_nomad, joined, missing
+from ansible_collections.onprem.circleci_server.plugins.module_utils.registry_coverage import (
+    Used,
+    from_cluster,
+    from_nomad,
+    joined,
+    missing,
+)
 
 REGISTRY = "registry.example:5000"
 
