@@ -21,6 +21,12 @@ from service.main import main
 
 raise SystemExit(main())
 """
+# stays, as the real one does, and takes its options
+DOCKER_GC = b"""#!/bin/sh
+echo "stand-in for docker-gc: collects nothing ($*)" >&2
+trap 'exit 0' TERM INT
+while :; do sleep 3600 & wait $!; done
+"""
 PYTHON = ["/usr/bin/python3", "-ISB", "/opt/standin/main.py"]
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # kinds that hold programs of the artifact catalogue: the real ones, only their images are made here
@@ -42,6 +48,7 @@ _KINDS = {
     "docker.io/bitnami/postgresql": "postgres",
     "docker.io/bitnami/rabbitmq": "rabbitmq",
     "docker.io/bitnami/redis": "redis",
+    "docker.io/circleci/docker-gc": "docker-gc",
     "docker.io/circleci/server-keysets": "keysets",
     "docker.io/hashicorp/nomad": "nomad",
     "docker.io/library/busybox": "shell",
@@ -120,6 +127,9 @@ def _config(kind: str) -> dict[str, Any]:
         "metallb-speaker": ["/speaker"],
         "local-path": ["/usr/bin/local-path-provisioner"],
         "pause": ["/usr/bin/sleep", "infinity"],
+        "docker-gc": ["/usr/local/bin/docker-gc"],
+        # takes orders, where the others take the name of their role
+        "keysets": [*PYTHON, "keysets"],
         "nginx": ["/usr/sbin/nginx", "-g", "daemon off;"],
     }
     if kind == "shell":
@@ -144,13 +154,15 @@ def add(layout: Layout, ref: str, shared: Mapping[str, Layer]) -> str:
         stack.append(shared["nginx"])
     if kind in PROGRAMS:
         stack.append(shared[kind])
-    if _config(kind).get("Entrypoint") == PYTHON:
+    if _config(kind).get("Entrypoint", [])[:3] == PYTHON:
         stack.append(shared["service"])
     identity = {"service": name, "tag": tag, "ref": ref, "role": kind, "stand-in": "yes", "reference": certainty(ref)}
     top = [Entry("etc/standin.json", json.dumps(identity, indent=1, sort_keys=True).encode() + b"\n")]
     if kind == "mongodb":
         wrapper = b'#!/bin/sh\nexec /usr/bin/python3 -ISB /opt/standin/main.py mongosh "$@"\n'
         top += [Entry(f"usr/bin/{command}", wrapper, 0o755) for command in ("mongo", "mongosh")]
+    if kind == "docker-gc":
+        top.append(Entry("usr/local/bin/docker-gc", DOCKER_GC, 0o755))
     if kind == "pause":
         top.append(Entry("pause", b"#!/bin/sh\nexec /usr/bin/sleep infinity\n", 0o755))
     inside = _REAL.get(kind)

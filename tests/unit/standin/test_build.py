@@ -164,3 +164,12 @@ def test_packages_shed_what_no_image_needs() -> None:
     assert dropped("usr/share/man/man1/ls.1.gz")
     assert dropped("usr/lib/postgresql/15/lib/llvmjit.so")
     assert not dropped("usr/bin/python3")
+
+
+def test_programs_that_take_orders_get_them() -> None:
+    assert images._config("keysets")["Entrypoint"] == [*images.PYTHON, "keysets"]
+    assert images._config("service")["Entrypoint"] == images.PYTHON
+    assert images._config("shell") == {"Env": [images.PATH], "WorkingDir": "/", "Cmd": ["/bin/sh"]}
+    assert images.kind_of("docker.io/circleci/docker-gc:2.0") == "docker-gc"
+    assert images.kind_of("cciserver.azurecr.io/builds-service:1") == "service"
+    assert images.kind_of("docker.io/cimg/base:2025.05-20.04") == "shell"
