@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import artifacts, docker, images, layout, machine, site, snapshots, tripwire
-from .common import SandboxError, cache_dir, lock, run, say, write_atomic
+from . import artifacts, docker, layout, machine, site, snapshots, tripwire
+from .common import SandboxError, cache_dir, lock, say
 
 
 @contextlib.contextmanager

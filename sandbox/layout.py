@@ -17,7 +17,7 @@ LOAD_BALANCER_POOL = ("10.93.0.100", "10.93.0.109")
 
 # Credentials of the stand-in vendor registry. They protect nothing: they are here so that a login can be refused.
 VENDOR_USERNAME = "standin-customer"
-VENDOR_PASSWORD = "standin-customer-token"  # noqa: S105
+VENDOR_PASSWORD = "standin-customer-token"
 # bcrypt of VENDOR_PASSWORD, the one form that the distribution registry accepts
 VENDOR_HTPASSWD = "$2y$05$AUWjZUJZAfDBW7tKDs8WOunz7ndtUHS5mzMG5w8tb/HWoUNEGHvD."
 

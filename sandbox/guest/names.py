@@ -16,6 +16,7 @@ from typing import Any
 
 TYPES = {1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 65: "HTTPS", 255: "ANY"}
 LOCAL_SUFFIXES = (".cluster.local", ".local", ".localhost", ".localdomain", ".home.arpa")
+NAMESPACES = ("default", "svc")
 
 
 def parse_question(packet: bytes) -> tuple[int, int, str, int, bytes]:
@@ -55,7 +56,12 @@ class Zone:
             if name in self.reverse:
                 return "own"
             return "local" if self.private_pointer(name) else "outside"
-        if "." not in name or name == "" or name.endswith(LOCAL_SUFFIXES):
+        if "." not in name or name.endswith(LOCAL_SUFFIXES):
+            return "local"
+        # service.namespace, which resolvers in pods try as it stands when a search domain had no address of the wanted family:
+        # no top-level domain of the internet is called so
+        top = name.rsplit(".", 1)[1]
+        if top in NAMESPACES or ("-" in top and not top.startswith("xn--")):
             return "local"
         return "outside"
 

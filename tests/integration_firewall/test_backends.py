@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 
 import pytest
-
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall import (
     Engine,
     FirewallError,

@@ -509,14 +509,14 @@ class Bundle:
             offset, left = 0, left - take
         return found
 
-    def available(self, digest: str) -> int:
-        """How many bytes of a blob, from its start, lie in parts that are there."""
+    def available(self, digest: str, start: int = 0) -> tuple[int, Optional[int]]:
+        """How far a blob can be read on from *start* with the parts that are there, and the part that is wanted next."""
         total = 0
         for piece in self.places[digest]:
-            if self.part_path(piece.part) is None:
-                break
+            if total + piece.size > start and self.part_path(piece.part) is None:
+                return max(start, total), piece.part
             total += piece.size
-        return total
+        return total, None
 
     def stream(self, digest: str, sink: Callable[[bytes], object]) -> None:
         """Send a blob to *sink*, then check its digest."""

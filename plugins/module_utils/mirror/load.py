@@ -415,15 +415,13 @@ class _Loader:
 
     def _upload_later(self, repository: str, digest: str) -> None:
         size = self.bundle.sizes[digest]
-        there = self.bundle.available(digest)
-        if there < size:
-            # The rest lies on another medium.
-            for piece in self.bundle.places[digest]:
-                if self.bundle.part_path(piece.part) is None:
-                    self.wanted_parts.add(piece.part)
-                    break
-            if there == 0:
-                return
+        begun = self.journal.uploads.get((repository, digest))
+        start = begun.offset if begun is not None else 0
+        there, wanted = self.bundle.available(digest, start)
+        if wanted is not None and there == start:
+            # It lies on another medium.
+            self.wanted_parts.add(wanted)
+            return
         self._push(2, size, lambda: self._upload(repository, digest), size > LARGE)
 
     def _mount_later(self, repository: str, digest: str, source: str) -> None:
@@ -486,7 +484,7 @@ class _Loader:
         """Bring a blob into a repository; False when only a part of it is at hand and went up."""
         size = self.bundle.sizes[digest]
         fruitless = lost = 0
-        if upload is None and size > self._single():
+        if upload is None:
             upload = self._resumed(repository, digest)
         shown = 0
 
@@ -504,10 +502,10 @@ class _Loader:
                             self.result.blobs_present += 1
                         show(size)
                         return True
-                there = self.bundle.available(digest)
+                there, wanted = self.bundle.available(digest, upload.offset)
                 before = upload.offset
                 show(before)
-                while upload.offset < there and (size - upload.offset > self._single() or there < size):
+                while upload.offset < there and (size - upload.offset > self._single() or wanted is not None):
                     take = min(self._piece(size), there - upload.offset)
                     upload = self.client.patch_upload(repository, upload, self.bundle.slices(digest, upload.offset, take), self._tick)
                     self.journal.upload(repository, digest, upload)
@@ -515,7 +513,9 @@ class _Loader:
                     fruitless = 0
                     if self.stop.is_set() or self.halt.is_set():
                         raise Stopped("Stopped at the end of a chunk; what is loaded is kept. Run the same command again to go on.")
-                if there < size:
+                if wanted is not None:
+                    with self.condition:
+                        self.wanted_parts.add(wanted)
                     return False
                 self.client.finish_upload(repository, upload, digest, self.bundle.slices(digest, upload.offset), self._tick)
                 show(size)

@@ -215,8 +215,12 @@ def object_storage(draft: Draft) -> None:
                 "browsers must all reach it under this one name."
             )
         draft.put("object_storage.s3.endpoint", facts.endpoint.rstrip("/"), "object_storage.s3", AIR_GAP)
-    if facts.region:
+    if facts.region and draft.since(4, 3):
         draft.put("object_storage.s3.region", facts.region, "object_storage.s3", TABLE)
+    elif facts.region not in ("", "us-east-1"):
+        draft.warnings.append(
+            f"object_storage.region {facts.region} is not used: release {draft.facts.release} documents no key for it."
+        )
     if facts.partition:
         if draft.since(4, 7):
             draft.put("object_storage.s3.partition", facts.partition, "object_storage.s3", TABLE)

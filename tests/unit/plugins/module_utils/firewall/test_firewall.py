@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 import pytest
-from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall import Engine, FirewallError, parse_plan
+from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall import (
+    Engine,
+    FirewallError,
+    firewalld,
+    iptables,
+    nftables,
+    parse_plan,
+    ufw,
+)
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall import engine as engine_module
-from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall import firewalld, iptables, nftables, ufw
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.system import Result, System
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.way_in import WayIn, parse_connection
 
@@ -265,7 +272,7 @@ def test_rules_left_in_another_backend_are_not_forgotten(nft: Played) -> None:
 
 
 def test_ansibles_port_stays_open(nft: Played) -> None:
-    with pytest.raises(FirewallError, match="would close the port Ansible came in by: 10.0.0.7 to port 22"):
+    with pytest.raises(FirewallError, match=r"would close the port Ansible came in by: 10\.0\.0\.7 to port 22"):
         Engine(nft).apply(parse_plan(RULES, "guard"), ways=[WayIn("10.0.0.7", 22)])
     with pytest.raises(FirewallError, match="no rule names that port"):
         Engine(nft).apply(parse_plan(RULES, "enforce"), ways=[WayIn("10.0.0.1", 2222)])

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: Contributors to onprem.circleci_server
+"""Filters that hand the catalog's services to the verify engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Callable
+
+from ansible.errors import AnsibleFilterError
+
+from ..plugin_utils.catalog import Catalog, CatalogError
+from ..plugin_utils.port_model import SiteInventoryError, site_members
+from ..plugin_utils.port_model.inventory import GROUPS
+
+
+def service_wants(release: str) -> list[dict[str, Any]]:
+    """Services of a release with their workloads and with what fails for users when they are down."""
+    try:
+        services = Catalog.load().services(release)
+    except CatalogError as error:
+        raise AnsibleFilterError(f"service_wants: {error}") from error
+    return [
+        {
+            "name": service.name,
+            "component": service.component or "",
+            "description": service.description,
+            "impact": service.failure_impact or "",
+            "optional": service.optional,
+            "needs": service.needs or "",
+            "workloads": [{"name": work.name, "kind": work.kind, "certainty": work.certainty} for work in service.workloads],
+        }
+        for service in services
+    ]
+
+
+def site_connections(
+    variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str
+) -> dict[str, dict[str, Any]]:
+    """Results of the module connectivity that a variable holds on the hosts of the same site, by host."""
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        names = dict.fromkeys(name for group in GROUPS for name in site_members(groups, group, inventory_hostname))
+    except SiteInventoryError as error:
+        raise AnsibleFilterError(f"site_connections: {error}") from error
+    for name in names:
+        if variable not in hostvars[name]:
+            continue
+        result = hostvars[name][variable]
+        # A host that was skipped or not reached has a result without connections: the verdict then says so.
+        if isinstance(result, Mapping) and "results" in result:
+            found[name] = {"results": result["results"], "listeners": result.get("listeners", [])}
+    return found
+
+
+class FilterModule:
+    """Filters of the verify engine."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"service_wants": service_wants, "site_connections": site_connections}

@@ -1,0 +1,144 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: Contributors to onprem.circleci_server
+"""Ansible module site_verdict: joins what all hosts of a site found and fails once with every reason."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: site_verdict
+short_description: Join what all hosts of a site found and judge it
+version_added: 0.1.0
+description:
+  - Joins connections, listeners, health, registry and evidence into the findings for M(onprem.circleci_server.site_report).
+  - Fails once with every reason unless O(fail) is false. Levels of proof are never mixed, and one that did not run says what is missing.
+  - A waiver called C(service_<name>) or C(port_<rule>) keeps that service or rule from failing the run; the report shows it all the same.
+author:
+  - Contributors to onprem.circleci_server
+options:
+  site:
+    description: C(site), C(release), C(platform) and C(domain).
+    type: dict
+    required: true
+  hosts:
+    description: Results of M(onprem.circleci_server.connectivity) by host.
+    type: dict
+    default: {}
+  model:
+    description: The site's rules and hosts, from the filter P(onprem.circleci_server.port_model#filter).
+    type: dict
+    default: {}
+  health:
+    description: RV(onprem.circleci_server.service_health#module:health).
+    type: dict
+    default: {}
+  evidence:
+    description:
+      - Levels of proof that ran, each as C(level) (V(infrastructure probe), V(CircleCI job), V(reality check)), C(state) (V(passed), V(failed),
+        V(not run)), C(detail), C(missing) and C(when).
+    type: list
+    elements: dict
+    default: []
+  missing_images:
+    description: Images that the private registry lacks, as names or as RV(onprem.circleci_server.registry_coverage#module:missing).
+    type: list
+    elements: raw
+    default: []
+  images_checked:
+    description: Whether the private registry was asked.
+    type: bool
+    default: false
+  waivers:
+    description: Requirements that the site knowingly does not meet, each as C(name) and C(reason).
+    type: list
+    elements: dict
+    default: []
+  chart:
+    description: C(compared) and C(detail), whether the vendor's chart was compared with the catalog.
+    type: dict
+    default: {}
+  findings:
+    description: Further findings, each as C(urgency) (1 to 4), C(subject), C(found), C(expected), C(remedy) and C(source).
+    type: list
+    elements: dict
+    default: []
+  fail:
+    description: Whether to fail when there is a reason.
+    type: bool
+    default: true
+attributes:
+  check_mode:
+    description: Can run in check mode and return changed status prediction without modifying the target.
+    support: full
+  diff_mode:
+    description: Will return details on what has changed when in diff mode; nothing ever changes.
+    support: none
+  platform:
+    description: Target OS or families that can be operated against.
+    support: full
+    platforms: posix
+"""
+
+EXAMPLES = r"""
+- name: Judge the site
+  onprem.circleci_server.site_verdict:
+    site:
+      site: osaka
+      release: 4.10.0
+    hosts: "{{ '__circleci_verify_host' | onprem.circleci_server.site_results('all', groups, hostvars, inventory_hostname) }}"
+    health: "{{ services.health }}"
+"""
+
+RETURN = r"""
+findings:
+  description: What M(onprem.circleci_server.site_report) takes as C(findings).
+  returned: always
+  type: dict
+reasons:
+  description: Why the site is not as it should be, a sentence each.
+  returned: always
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.health import VerdictError, judge_site
+
+
+def main() -> None:
+    """Entry point."""
+    module = AnsibleModule(
+        argument_spec={
+            "site": {"type": "dict", "required": True},
+            "hosts": {"type": "dict", "default": {}},
+            "model": {"type": "dict", "default": {}},
+            "health": {"type": "dict", "default": {}},
+            "evidence": {"type": "list", "elements": "dict", "default": []},
+            "missing_images": {"type": "list", "elements": "raw", "default": []},
+            "images_checked": {"type": "bool", "default": False},
+            "waivers": {"type": "list", "elements": "dict", "default": []},
+            "chart": {"type": "dict", "default": {}},
+            "findings": {"type": "list", "elements": "dict", "default": []},
+            "fail": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    try:
+        findings, reasons = judge_site(
+            options["site"], options["hosts"], options["model"], options["health"], options["evidence"], options["missing_images"],
+            options["images_checked"], options["waivers"], options["chart"], options["findings"],
+        )  # fmt: skip
+    except VerdictError as error:
+        module.fail_json(msg="; ".join(error.problems), problems=list(error.problems))
+    if reasons and options["fail"]:
+        shown = reasons[:20] + ([f"and {len(reasons) - 20} more, see the report"] if len(reasons) > 20 else [])
+        listing = "\n".join(f"  - {reason}" for reason in shown)
+        module.fail_json(msg=f"{options['site'].get('site', 'the site')} is not as it should be:\n{listing}", reasons=reasons, findings=findings)
+    module.exit_json(changed=False, findings=findings, reasons=reasons)
+
+
+if __name__ == "__main__":
+    main()
