@@ -62,14 +62,20 @@ mirror-pyz: ## Build circleci-mirror.pyz, the mirror engine for any Python from 
 
 # --- cheap gates ----------------------------------------------------------------------------------------------------
 
-.PHONY: drift lint types units house sanity docs-lint
+.PHONY: drift lint ruff yamllint ansible-lint types units house sanity docs-lint
 drift: tree ## Generated files are what their sources say
 	@echo "==> drift"; $(RUN) $(BIN)/python tools/generate.py --check
 	@$(RUN) $(BIN)/python plugins/plugin_utils/catalog/generate.py --check
 
-lint: tree ## ruff, yamllint, ansible-lint (production profile, offline, house rules)
-	@echo "==> ruff";         $(RUN) $(BIN)/ruff check --quiet .
-	@echo "==> yamllint";     $(RUN) $(BIN)/yamllint --strict -c .config/yamllint.yml .
+lint: ruff yamllint ansible-lint ## ruff, yamllint and ansible-lint
+
+ruff: tree ## Lint and import order of all Python
+	@echo "==> ruff"; $(RUN) $(BIN)/ruff check --quiet .
+
+yamllint: tree ## Style of all YAML that people write
+	@echo "==> yamllint"; $(RUN) $(BIN)/yamllint --strict -c .config/yamllint.yml .
+
+ansible-lint: tree ## Production profile, offline, with the rules of the house
 	@echo "==> ansible-lint"; $(RUN) $(BIN)/ansible-lint -q --offline -c .config/ansible-lint.yml
 
 types: tree ## mypy --strict over plugins, sandbox and tools
@@ -107,5 +113,5 @@ demo: build ## The main job: install into the cut-off site, show the report
 test-sandbox: build ## The chain on the sandbox: empty, install, again, finished, probe, kill, negatives, uninstall
 	@$(BIN)/python -m pytest -q -x tests/chain --tarball $(TARBALL) $(CHAIN)
 
-# What lands is decided by the gates that the tree passes today. lint, types, docs-lint, sanity and test-sandbox join one by one.
-test: drift house units ## Everything that .ci/run runs
+# What lands is decided by the gates that the tree passes today, cheapest first. yamllint, ansible-lint, types, docs-lint, sanity and test-sandbox join one by one.
+test: ruff drift house units ## Everything that .ci/run runs

@@ -17,7 +17,7 @@ from .common import cache_dir, write_atomic
 
 INVENTORY = "/root/inventory"
 SECRETS = "/etc/onprem-circleci/secrets.yml"
-VAULT_PASSWORD = "/etc/onprem-circleci/vault-password"  # noqa: S105 - a path
+VAULT_PASSWORD = "/etc/onprem-circleci/vault-password"
 NAMESPACE = "onprem.circleci_server"
 INSTALLED = "/usr/share/ansible/collections/ansible_collections/onprem/circleci_server"
 VENV = "/opt/onprem/venv/bin"
@@ -118,7 +118,7 @@ rm -f {SECRETS}.plain
 """
     docker.execute(target, ["sh", "-c", f"umask 077; mkdir -p /etc/onprem-circleci; cat > {VAULT_PASSWORD}"], stdin=password.read_bytes())
     docker.execute(target, ["sh", "-c", script], stdin=json.dumps(given).encode())
-    docker.execute(target, ["sh", "-c", f"cat > /root/values-small.yml"], stdin=small.read_bytes())
+    docker.execute(target, ["sh", "-c", "cat > /root/values-small.yml"], stdin=small.read_bytes())
 
 
 def command(verb: str, *, extra: Mapping[str, Any] | None = None, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> list[str]:

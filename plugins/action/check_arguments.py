@@ -9,7 +9,6 @@ import typing as t
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils import arguments as site_arguments
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
 

@@ -20,14 +20,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks" / "mirror"), str(Path(__file__).resolve().parent)]
 
 import images
-from wire import Wire
-
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.access import Access
-from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.fetch import FetchOptions, FetchResult, fetch
+from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.fetch import (
+    FetchOptions,
+    FetchResult,
+    fetch,
+)
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.load import LoadOptions, LoadResult, load
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.lock import Lock
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.sign import Trust
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.transport import Patience
+from wire import Wire
 
 BINARY = next((path for path in (shutil.which("docker-registry"), shutil.which("registry")) if path), None)
 QUICK = Patience(tries=5, first_wait=0.02, longest_wait=0.2)

@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 
 import images
-from conftest import Registry, access, do_fetch, do_load, lock_for
-from wire import Wire
-
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.bundle import Bundle
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.delta import Base
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.registry import RegistryClient
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.verify import verify_bundle, verify_registry
+from conftest import Registry, access, do_fetch, do_load, lock_for
+from wire import Wire
 
 Source = tuple[Registry, list[str]]
 

@@ -17,13 +17,20 @@ from pathlib import Path
 
 import images
 import pytest
-from conftest import Registry, access, do_fetch, do_load, lock_for
-from wire import Fault, TokenService, Wire
-
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.bundle import Bundle
-from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.errors import BaseMissing, BundleError, DigestMismatch, MirrorError, NetworkError, RegistryError, SpaceError
+from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.errors import (
+    BaseMissing,
+    BundleError,
+    DigestMismatch,
+    MirrorError,
+    NetworkError,
+    RegistryError,
+    SpaceError,
+)
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.registry import RegistryClient
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.verify import verify_bundle, verify_registry
+from conftest import Registry, access, do_fetch, do_load, lock_for
+from wire import Fault, TokenService, Wire
 
 Source = tuple[Registry, list[str]]
 

@@ -19,22 +19,32 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from conftest import Registry, access, do_fetch, do_load, lock_for
-from wire import Fault, Wire
-
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.access import Access
-from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.artifact import describe_file, list_files, pull_file
+from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.artifact import (
+    describe_file,
+    list_files,
+    pull_file,
+)
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.bundle import Bundle
-from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.errors import BundleError, DigestMismatch, MirrorError, RegistryError, TrustError, UsageError
+from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.errors import (
+    BundleError,
+    DigestMismatch,
+    MirrorError,
+    RegistryError,
+    TrustError,
+    UsageError,
+)
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.lock import FORMAT, Lock
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.oci import canonical_json
-from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.prune import plan_prune, prune
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.progress import Progress, read_progress
+from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.prune import plan_prune, prune
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.registry import RegistryClient
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.seed import seed_storage
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.sign import Trust, sign_bundle
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.verify import verify_bundle, verify_registry
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.view import extract_files, make_view
+from conftest import Registry, access, do_fetch, do_load, lock_for
+from wire import Fault, Wire
 
 Source = tuple[Registry, list[str]]
 PART = 4_000_000
@@ -142,7 +152,7 @@ def test_damaged_parts(split: Path, source: Source, target: Wire, work: Path, da
         os.truncate(part, 0)
     elif damage in ("flipped", "header", "padding"):
         with Bundle.open([split]) as bundle:
-            digest, piece = next((digest, pieces[0]) for digest, pieces in bundle.places.items() if len(pieces) == 1 and pieces[0].part == 2 and pieces[0].size % 512)
+            piece = next(pieces[0] for pieces in bundle.places.values() if len(pieces) == 1 and pieces[0].part == 2 and pieces[0].size % 512)
         place = {"flipped": piece.offset + 7, "header": piece.offset - 500, "padding": piece.offset + piece.size}[damage]
         with open(part, "r+b") as stream:
             stream.seek(place)

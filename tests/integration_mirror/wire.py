@@ -203,7 +203,7 @@ class Wire:
         fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         status = int(lines[0].split(" ")[1])
         # What the registry says about itself must lead back through here.
-        text = "\r\n".join(re.sub(rf"(?i)^(location: )https?://[^/]+", r"\1", line) for line in lines)
+        text = "\r\n".join(re.sub(r"(?i)^(location: )https?://[^/]+", r"\1", line) for line in lines)
         client.sendall(text.encode("latin-1") + b"\r\n\r\n")
         if request.method == "HEAD" or status in (204, 304):
             return True

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -119,10 +120,8 @@ class System:
 
     def remove(self, name: str) -> None:
         """Remove a file if it is there."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(name))
-        except FileNotFoundError:
-            pass
 
     def systemd(self) -> bool:
         """Whether systemd runs this host."""

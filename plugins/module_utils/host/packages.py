@@ -64,7 +64,7 @@ def installed_packages(run: Runner = run_command) -> set[str]:
         raise HostError("This host has no dpkg. Packages of the bundle are supported on Debian and Ubuntu; install the wanted packages yourself elsewhere.")
     found: set[str] = set()
     for line in done.stdout.splitlines():
-        status, name, provides = (line.split("\t") + ["", ""])[:3]
+        status, name, provides = [*line.split("\t"), "", ""][:3]
         if status == "installed":
             found.add(name)
             found.update(alternative for group in _names(provides) for alternative in group)

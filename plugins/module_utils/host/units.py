@@ -120,13 +120,12 @@ def _chown(path: Path, mode: int, owner: str, group: str) -> None:
     path.chmod(mode)
 
 
-def write_file(item: File) -> None:
+def write_file(item: File, content: bytes) -> None:
     """Put the content at its path at once; nobody sees half of it, and a secret is never readable by others."""
-    assert item.content is not None
     descriptor, temporary = tempfile.mkstemp(dir=item.path.parent, prefix=f".{item.path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(item.content)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         _chown(Path(temporary), item.mode, item.owner, item.group)
@@ -223,7 +222,7 @@ class HostUnits:
             item.path.unlink()
         else:
             item.path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(item)
+            write_file(item, item.content)
         return True
 
     def _systemctl(self, *words: str) -> subprocess.CompletedProcess[str]:

@@ -9,8 +9,9 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 from .findings import OK, PROBLEM, Finding
 

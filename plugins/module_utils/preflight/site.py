@@ -14,10 +14,11 @@ import re
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 from .findings import OK, PROBLEM, WARNING, Finding
 

@@ -133,12 +133,11 @@ def _total(section: _Section, plan: Mapping[str, Any]) -> str:
 
 def _facts(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     reboots = [str(item.get("name")) for item in plan.get("hosts") or [] if item.get("reboot")]
-    facts = [("Release", str(plan.get("release") or "–")), ("Platform", str(plan.get("platform") or "–")),
-             ("Domain", str(plan.get("domain") or "–")), ("Hosts", str(len(plan.get("hosts") or []))),
-             ("Reboots", ", ".join(reboots) or "none"), ("Steps that cannot be undone", str(len(plan.get("irreversible") or []))),
-             ("Times that a person must act", str(len(plan.get("gates") or []))), ("Downloads on the site", "none"),
-             ("Duration", str(plan.get("duration") or "not reckoned")), ("Made", str(plan.get("generated") or "–"))]  # fmt: skip
-    return facts
+    return [("Release", str(plan.get("release") or "–")), ("Platform", str(plan.get("platform") or "–")),
+            ("Domain", str(plan.get("domain") or "–")), ("Hosts", str(len(plan.get("hosts") or []))),
+            ("Reboots", ", ".join(reboots) or "none"), ("Steps that cannot be undone", str(len(plan.get("irreversible") or []))),
+            ("Times that a person must act", str(len(plan.get("gates") or []))), ("Downloads on the site", "none"),
+            ("Duration", str(plan.get("duration") or "not reckoned")), ("Made", str(plan.get("generated") or "–"))]  # fmt: skip
 
 
 def _mark(text: str) -> str:

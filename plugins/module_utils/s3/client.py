@@ -176,7 +176,7 @@ class S3Client:
                     connection.send(body)
                 answer = connection.getresponse()
                 if sink is not None and answer.status in (200, 206):
-                    for data in iter(lambda: answer.read(CHUNK), b""):
+                    while data := answer.read(CHUNK):
                         sink.write(data)
                     content = b""
                 else:

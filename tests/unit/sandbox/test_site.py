@@ -29,7 +29,7 @@ def test_no_name_is_known_on_both_sides() -> None:
 
 
 def test_unknown_host_lists_the_known_ones() -> None:
-    with pytest.raises(SandboxError, match="no host 'node9'.*bastion"):
+    with pytest.raises(SandboxError, match=r"no host 'node9'.*bastion"):
         layout.host("node9")
 
 

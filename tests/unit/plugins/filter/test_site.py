@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.onprem.circleci_server.plugins.filter.site import (
     control_host_value,
     exit_at_open_gates,
@@ -79,5 +78,5 @@ def test_preflight_facts_come_from_the_catalog() -> None:
     facts = preflight_facts("4.10.0")
     assert (facts["kubernetes_min"], facts["kubernetes_max"], facts["cluster_nodes"]) == ("1.33", "1.35", 4)
     assert facts["upgrade_from"] == ["4.9.5"]
-    with pytest.raises(AnsibleFilterError, match="4.99.0"):
+    with pytest.raises(AnsibleFilterError, match=r"4\.99\.0"):
         preflight_facts("4.99.0")

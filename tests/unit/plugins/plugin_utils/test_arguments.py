@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import pytest
-
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils import arguments as site_arguments
 
 

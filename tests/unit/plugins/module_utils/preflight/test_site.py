@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight import site
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import (
     OK,
