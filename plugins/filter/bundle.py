@@ -11,7 +11,7 @@ from typing import Any, Callable
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils.mirror.errors import MirrorError
-from ..plugin_utils.bundle_contents import ContentsError, bundle_contents
+from ..plugin_utils.bundle_contents import ContentsError, bundle_contents, cluster_addons
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.mirror_outputs import mirror_outputs
 
@@ -34,8 +34,12 @@ def _outputs(registry: str, release: str, **options: Any) -> dict[str, Any]:
         raise AnsibleFilterError(f"mirror_outputs: {error}") from error
 
 
+def _addons(load_balancer: str, storage_class: str, versions: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    return cluster_addons(load_balancer=load_balancer, storage_class=storage_class, versions=versions)
+
+
 class FilterModule:
     """Filters by name."""
 
     def filters(self) -> Mapping[str, Callable[..., Any]]:
-        return {"bundle_contents": _contents, "mirror_outputs": _outputs}
+        return {"bundle_contents": _contents, "cluster_addons": _addons, "mirror_outputs": _outputs}

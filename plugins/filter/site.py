@@ -11,6 +11,8 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
+from ..module_utils.mirror.oci import Reference
+from ..plugin_utils.bundle_contents import ContentsError, bundle_contents
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.port_model import SiteInventoryError, site_members
 from ..plugin_utils.values import secret_plan
@@ -58,8 +60,10 @@ def control_host_value(variable: str, groups: Mapping[str, Any], hostvars: Mappi
     return hostvars[names[0]][variable]
 
 
-def exit_at_open_gates(hosts: list[str], groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[str]:
+def exit_at_open_gates(hosts: list[str], groups: Mapping[str, Any], hostvars: Mapping[str, Any], check_mode: bool = False) -> list[str]:
     """End the run with exit code 75 when a site waits for a person; otherwise return *hosts* unchanged.
+
+    With *check_mode* it says where the run would end, and goes on.
 
     ansible-playbook has one exit code for all failures, and a site that waits has not failed. The hosts of a play are
     worked out in the main process, which makes this the one place from where a collection can choose the exit code.
@@ -71,9 +75,11 @@ def exit_at_open_gates(hosts: list[str], groups: Mapping[str, Any], hostvars: Ma
         if gate.get("open")
     ]
     if waiting:
-        sys.stdout.write("\nA person must act before the run can go on (exit code 75):\n" + "".join(f"  {line}\n" for line in waiting))
+        told = "The run would stop here, since a person must act" if check_mode else "A person must act before the run can go on"
+        sys.stdout.write(f"\n{told} (exit code 75):\n" + "".join(f"  {line}\n" for line in waiting))
         sys.stdout.flush()
-        raise SystemExit(EXIT_AT_GATE)
+        if not check_mode:
+            raise SystemExit(EXIT_AT_GATE)
     return hosts
 
 
@@ -102,6 +108,25 @@ def nomad_client_secret(host: str) -> dict[str, Any]:
     return {"name": secret_plan.nomad_client_secret(host), "optional": True}
 
 
+def nomad_client_facts(release: str) -> dict[str, Any]:
+    """What a Nomad client of a release needs to know, as plain data."""
+    catalog = Catalog.load()
+    try:
+        images = {image.role: image for image in catalog.images(release) if image.group == "nomad_client"}
+        version = bundle_contents(catalog, release)["file_versions"].get("nomad-client")
+        port = next(rule for rule in catalog.ports(release) if rule.id == "client-out-nomad").ports[0]
+    except (CatalogError, ContentsError) as error:
+        raise AnsibleFilterError(f"nomad_client_facts: {error}") from error
+    if not version:
+        raise AnsibleFilterError(f"nomad_client_facts: no version of the Nomad client is known for release {release}; the catalog has a gap there")
+    return {
+        "version": version,
+        "rpc_port": int(port),
+        "pause_image": Reference.parse(images["reaper"].reference or "").local,
+        "gc_image": Reference.parse(images["housekeeping"].reference or "").local,
+    }
+
+
 class FilterModule:
     """Filters by name."""
 
@@ -112,5 +137,6 @@ class FilterModule:
             "control_host_value": control_host_value,
             "exit_at_open_gates": exit_at_open_gates,
             "preflight_facts": preflight_facts,
+            "nomad_client_facts": nomad_client_facts,
             "nomad_client_secret": nomad_client_secret,
         }

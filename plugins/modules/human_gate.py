@@ -21,7 +21,7 @@ options:
   gates:
     description:
       - Gates in their order, each with C(name) and C(sentence).
-      - C(resolves) may hold C(names) and C(address).
+      - C(resolves) may hold C(names) and C(address), which may be a name too, as load balancers of clouds have one.
     type: list
     elements: dict
     required: true
@@ -74,15 +74,21 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.records import RecordError, read_record, write_record
 
 
+def resolved(name: str) -> list[str]:
+    """Addresses of a name; an address is its own."""
+    try:
+        return sorted({str(info[4][0]) for info in socket.getaddrinfo(name, None)})
+    except OSError:
+        return []
+
+
 def unresolved(names: list[str], address: str) -> list[str]:
-    """Those of *names* that do not resolve to *address*, each with what they resolve to."""
+    """Those of *names* that do not lead to *address* (or a name that the load balancer has), each with what they resolve to."""
+    wanted = {address, *resolved(address)}
     wrong = []
     for name in names:
-        try:
-            found = sorted({str(info[4][0]) for info in socket.getaddrinfo(name, None)})
-        except OSError:
-            found = []
-        if address not in found:
+        found = resolved(name)
+        if not wanted.intersection(found):
             wrong.append(f"{name} ({', '.join(found) or 'no address'})")
     return wrong
 

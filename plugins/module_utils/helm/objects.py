@@ -52,8 +52,16 @@ PLURALS = {
     "Pod": "pods",
     "PriorityClass": "priorityclasses",
     "StorageClass": "storageclasses",
+    "Namespace": "namespaces",
+    "CustomResourceDefinition": "customresourcedefinitions",
+    "ValidatingWebhookConfiguration": "validatingwebhookconfigurations",
 }
-CLUSTER_SCOPED = frozenset({"ClusterRole", "ClusterRoleBinding", "PriorityClass", "StorageClass", "Namespace"})
+CLUSTER_SCOPED = frozenset(
+    {
+        "ClusterRole", "ClusterRoleBinding", "PriorityClass", "StorageClass", "Namespace", "CustomResourceDefinition",
+        "ValidatingWebhookConfiguration",
+    }
+)  # fmt: skip
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 
 _QUANTITY = re.compile(r"(-?\d+(?:\.\d+)?)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$")
@@ -127,6 +135,16 @@ class Cluster:
     def served(self, api_version: str, kind: str) -> bool:
         """Whether the API knows a kind (a custom resource may lack its definition)."""
         return self._resource(api_version, kind) is not None
+
+    def path(self, document: Mapping[str, Any]) -> Optional[str]:
+        """Where the object is written to; None when the API does not serve its kind."""
+        api_version, identity = str(document.get("apiVersion") or "v1"), object_id(document, self.namespace)
+        resource = self._resource(api_version, identity.kind)
+        if resource is None:
+            return None
+        plural, namespaced = resource
+        where = f"/namespaces/{quote(identity.namespace)}" if namespaced else ""
+        return f"{self._base(api_version)}{where}/{plural}/{quote(identity.name)}"
 
     def live(self, document: Mapping[str, Any]) -> Optional[dict[str, Any]]:
         """The object as the cluster has it, or None."""

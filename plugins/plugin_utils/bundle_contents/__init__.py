@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+from ...module_utils.mirror.lock import FILES_REPOSITORY
 from ..catalog import Catalog
 
 VENDOR_REGISTRY = "cciserver.azurecr.io"
@@ -101,6 +102,27 @@ def bundle_contents(
         "files": sorted(files, key=lambda item: str(item["name"])),
         "file_versions": {item["name"]: item["version"] for item in files if item["version"]},
     }
+
+
+def cluster_addons(*, load_balancer: str = "", storage_class: str = "", versions: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Add-ons that the collection brings into the cluster, with the artifact and the images that the bundle holds for each."""
+    choices = {"load_balancer": load_balancer, "storage_class": storage_class}
+    overrides = {**brought()["versions"], **(versions or {})}
+    found = []
+    for thing in brought()["things"]:
+        if "addon" not in thing or not all(choices.get(key, "") in values for key, values in thing["when"].items()):
+            continue
+        version = overrides.get(thing["name"], thing["version"])
+        found.append(
+            {
+                "name": thing["addon"],
+                "artifact": f"{FILES_REPOSITORY}/{thing['name']}",
+                "version": version,
+                "images": [image.format(version=version) for image in thing["images"]],
+                "default_storage_class": thing.get("default_storage_class", ""),
+            }
+        )
+    return found
 
 
 def _catalog_files(catalog: Catalog, release: str, object_storage_kind: str, optional: set[str], versions: Mapping[str, str]) -> list[dict[str, Any]]:

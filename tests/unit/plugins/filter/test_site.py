@@ -9,6 +9,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.onprem.circleci_server.plugins.filter.site import (
     control_host_value,
     exit_at_open_gates,
+    nomad_client_facts,
     preflight_facts,
     site_results,
 )
@@ -67,6 +68,18 @@ def test_a_waiting_site_ends_the_run_with_75(capsys: pytest.CaptureFixture[str])
         exit_at_open_gates(["circleci_sites"], GROUPS, hostvars)
     assert stopped.value.code == 75
     assert "bastion-a: dns: Make DNS entries." in capsys.readouterr().out
+
+
+def test_check_mode_says_where_the_run_would_stop_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    hostvars = {"bastion-a": {"__circleci_gates_open": {"open": "dns", "sentence": "Make DNS entries."}}, "bastion-b": {}}
+    assert exit_at_open_gates(["x"], GROUPS, hostvars, True) == ["x"]
+    assert "would stop here" in capsys.readouterr().out
+
+
+def test_nomad_client_facts_are_those_of_the_bundle() -> None:
+    assert nomad_client_facts("4.10.0") == {"version": "1.7.7", "rpc_port": 4647, "pause_image": "pause:3.6", "gc_image": "circleci/docker-gc:2.0"}
+    with pytest.raises(AnsibleFilterError, match="4.99.0"):
+        nomad_client_facts("4.99.0")
 
 
 def test_no_open_gate_leaves_the_hosts_alone() -> None:

@@ -48,6 +48,14 @@ def test_dns_stays_open_until_the_name_resolves(tmp_path: Path, capsys: pytest.C
         assert "ci.example.com (10.9.9.9)" in result["sentence"] and "same command again" in result["sentence"]
 
 
+def test_a_name_of_the_load_balancer_counts_by_its_addresses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gates = [{"name": "dns", "sentence": "Make DNS entries", "resolves": {"names": ["ci.example.com"], "address": "lb.cloud.example"}}]
+    with dns({"ci.example.com": "10.0.0.7", "lb.cloud.example": "10.0.0.7"}):
+        assert run(tmp_path, capsys, gates=gates)["open"] == ""
+    with dns({"ci.example.com": "10.0.0.7", "lb.cloud.example": "10.0.0.8"}):
+        assert run(tmp_path, capsys, gates=gates)["open"] == "dns"
+
+
 def test_the_same_command_goes_on_gate_by_gate_and_then_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with dns({"ci.example.com": "10.0.0.5"}):
         seen = [run(tmp_path, capsys) for _run in range(4)]

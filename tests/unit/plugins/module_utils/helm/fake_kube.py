@@ -30,6 +30,8 @@ KINDS = {
     "events": "Event",
     "poddisruptionbudgets": "PodDisruptionBudget",
     "priorityclasses": "PriorityClass",
+    "clusterroles": "ClusterRole",
+    "customresourcedefinitions": "CustomResourceDefinition",
 }
 
 
@@ -91,6 +93,8 @@ class FakeKube:
             return self._get(path, query or {})
         if method == "POST":
             return self._post(path, body)
+        if method == "PATCH" and content_type == "application/apply-patch+yaml":
+            return self._server_side_apply(path, query or {}, body)
         if method == "PATCH":
             if content_type != "application/merge-patch+json":
                 raise KubeError(415, f"unsupported media type {content_type}")
@@ -102,6 +106,18 @@ class FakeKube:
             self._need(path)
             return self.objects.pop(path)
         raise KubeError(405, "method not allowed")
+
+    def _server_side_apply(self, path: str, query: dict[str, str], body: dict[str, Any]) -> Any:
+        if not query.get("fieldManager"):
+            raise KubeError(422, "fieldManager is required for apply patch")
+        parts = path.strip("/").split("/")
+        if "namespaces" in parts[:-2] and f"/api/v1/namespaces/{parts[parts.index('namespaces') + 1]}" not in self.objects:
+            raise KubeError(404, f"namespaces {parts[parts.index('namespaces') + 1]!r} not found", f"PATCH {path}")
+        if not body.get("kind") or not body.get("apiVersion") or body["metadata"]["name"] != parts[-1]:
+            raise KubeError(400, "an applied object needs apiVersion, kind and the name of its path")
+        self._validate(path, body)
+        _merge(self.objects.setdefault(path, {"metadata": {"name": parts[-1]}}), body)
+        return copy.deepcopy(self.objects[path])
 
     @staticmethod
     def _kind(path: str) -> str:

@@ -1,0 +1,200 @@
+#!/usr/bin/python
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: cluster_addon
+short_description: Bring an add-on of the bundle into the cluster
+version_added: 0.1.0
+description:
+  - Takes an upstream manifest out of the private registry, lets its images come from there with a pull Secret in each namespace,
+    compares all objects with the cluster, applies the difference and waits until the workloads are ready.
+  - All objects carry C(app.kubernetes.io/managed-by=onprem.circleci_server). An add-on that is there without it is refused, never taken over.
+author:
+  - Contributors to onprem.circleci_server (@onprem-circleci)
+extends_documentation_fragment:
+  - onprem.circleci_server.private_registry
+options:
+  kubeconfig:
+    description: Kubeconfig file on this host.
+    type: path
+    required: true
+  name:
+    description: Name of the add-on, for labels and messages.
+    type: str
+    required: true
+  artifact:
+    description: Name of the file artifact that holds the manifest, below C(onprem/files).
+    type: str
+    required: true
+  version:
+    description: Version of the file artifact.
+    type: str
+    required: true
+  images:
+    description: Images of the add-on as the bundle names them. An image of the manifest that is not among them is refused.
+    type: list
+    elements: str
+    required: true
+  settings:
+    description: Objects of the site that follow when the add-on runs, such as a pool of addresses.
+    type: list
+    elements: dict
+    default: []
+  default_storage_class:
+    description: Name of the StorageClass of the manifest that becomes the default one.
+    type: str
+    default: ""
+  state:
+    description: V(absent) takes away what carries the label of this collection, with the data that depends on it.
+    type: str
+    choices: [present, absent]
+    default: present
+  wait_timeout:
+    description: Seconds to wait for the workloads.
+    type: int
+    default: 300
+  registry_may_be_missing:
+    description: In check mode only, registry and manifest may be missing because the run itself would bring them.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    support: full
+    description: Compares and applies nothing.
+  diff_mode:
+    support: full
+    description: Object by object, Secrets masked.
+"""
+
+EXAMPLES = r"""
+- name: Bring MetalLB
+  onprem.circleci_server.cluster_addon:
+    kubeconfig: /etc/kubernetes/admin.conf
+    registry: registry.example.com:5000
+    username: site
+    password: "{{ circleci_registry_password }}"
+    name: metallb
+    artifact: metallb-manifest
+    version: 0.15.2
+    images:
+      - quay.io/metallb/controller:v0.15.2
+      - quay.io/metallb/speaker:v0.15.2
+    settings:
+      - apiVersion: metallb.io/v1beta1
+        kind: IPAddressPool
+        metadata: {name: circleci, namespace: metallb-system}
+        spec: {addresses: [192.0.2.10/32]}
+"""
+
+RETURN = r"""
+objects:
+  description: Objects that were or would be created, changed or removed.
+  returned: success
+  type: dict
+  contains:
+    created: {description: New objects., type: list, elements: str, returned: success}
+    changed: {description: Objects that differed., type: list, elements: str, returned: success}
+    removed: {description: Objects taken away., type: list, elements: str, returned: success}
+note:
+  description: What could not be compared in check mode.
+  returned: when something could not be compared
+  type: str
+"""
+
+import tempfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.helm.kube import KubeError, KubernetesClient
+from ..module_utils.helm.objects import HAS_YAML, Masker
+from ..module_utils.kubernetes_api.addon import AddonError, Installer, Login, Wish
+from ..module_utils.mirror.artifact import describe_file, pull_file
+from ..module_utils.mirror.errors import MirrorError, NetworkError, RegistryError
+from ..module_utils.mirror_module import REGISTRY_SPEC, explained, registry_access
+
+
+def manifest_of(module: AnsibleModule) -> str | None:
+    """The text of the manifest; None when the run would bring it first."""
+    options = module.params
+    quick = module.check_mode and options["registry_may_be_missing"]
+    client = registry_access(options, quick=quick).client(options["registry"])
+    try:
+        remote = describe_file(client, options["artifact"], options["version"].replace("+", "_"))
+        with tempfile.TemporaryDirectory(dir=module.tmpdir) as folder:
+            path = Path(folder) / "manifest.yaml"
+            pull_file(client, remote, str(path))
+            return path.read_text(encoding="utf-8")
+    except (NetworkError, RegistryError) as error:
+        if quick and (isinstance(error, NetworkError) or error.status == 404):
+            return None
+        raise
+
+
+def run(module: AnsibleModule) -> None:
+    options = module.params
+    manifest = manifest_of(module)
+    if manifest is None:
+        artifact = f"onprem/files/{options['artifact']}:{options['version']}"
+        note = f"{artifact} is not in {options['registry']} yet; the run would bring it there first"
+        module.exit_json(
+            changed=True,
+            objects={"created": [f"all of {options['name']}"], "changed": [], "removed": []},
+            note=note,
+            diff={"before": "", "after": f"all objects of {artifact}\n"},
+        )
+    wish = Wish(
+        name=options["name"],
+        manifest=str(manifest),
+        images=options["images"],
+        login=Login(options["registry"], options["username"], options["password"]),
+        settings=options["settings"],
+        default_storage_class=options["default_storage_class"],
+    )
+    installer = Installer(KubernetesClient(options["kubeconfig"]), timeout=float(options["wait_timeout"]))
+    if options["state"] == "absent":
+        gone = [str(item) for item in installer.remove(wish, check=module.check_mode)]
+        module.exit_json(
+            changed=bool(gone), objects={"created": [], "changed": [], "removed": gone}, diff={"before": "".join(f"{item}\n" for item in gone), "after": ""}
+        )
+    result = installer.ensure(wish, check=module.check_mode)
+    before, after = result.diff.texts(Masker([options["password"]]))
+    module.exit_json(changed=result.changed, objects=result.diff.names(), diff={"before": before, "after": after})
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **REGISTRY_SPEC,
+            "kubeconfig": {"type": "path", "required": True},
+            "name": {"type": "str", "required": True},
+            "artifact": {"type": "str", "required": True},
+            "version": {"type": "str", "required": True},
+            "images": {"type": "list", "elements": "str", "required": True},
+            "settings": {"type": "list", "elements": "dict", "default": []},
+            "default_storage_class": {"type": "str", "default": ""},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "wait_timeout": {"type": "int", "default": 300},
+            "registry_may_be_missing": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    if not HAS_YAML:
+        module.fail_json(msg="the Python library PyYAML is missing on this host: install what requirements/site.txt lists")
+    try:
+        run(module)
+    except AddonError as error:
+        module.fail_json(msg="\n- ".join([f"{module.params['name']} cannot be brought into the cluster:", *error.problems]), problems=error.problems)
+    except KubeError as error:
+        module.fail_json(msg=f"{module.params['name']}: {error.sentence}")
+    except MirrorError as error:
+        module.fail_json(msg=explained(error, module.params["registry"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Copyright: Contributors to onprem.circleci_server
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.kube import KubeError
+from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.objects import Masker
+from ansible_collections.onprem.circleci_server.plugins.module_utils.kubernetes_api.addon import (
+    AddonError,
+    Installer,
+    Login,
+    Wish,
+    documents_of,
+)
+from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.helm.fake_kube import FakeKube
+
+MANIFEST = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: pool-system}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: pools.pool.example}
+spec: {conversion: {webhook: {clientConfig: {caBundle: Cg==}}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: controller, namespace: pool-system}
+spec:
+  selector: {matchLabels: {app: controller}}
+  template:
+    spec:
+      initContainers: [{name: init, image: busybox}]
+      containers: [{name: controller, image: "quay.io/pool/controller:main"}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: config, namespace: pool-system}
+data:
+  helperPod.yaml: |-
+    apiVersion: v1
+    kind: Pod
+    metadata: {name: helper-pod}
+    spec:
+      containers: [{name: helper-pod, image: busybox}]
+---
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: local-path}
+provisioner: rancher.io/local-path
+"""
+LOGIN = Login("registry.example.com:5000", "site", "canary-password")
+IMAGES = ["quay.io/pool/controller:v1.2.3", "docker.io/library/busybox:stable"]
+POOL = {"apiVersion": "pool.example/v1", "kind": "Pool", "metadata": {"name": "circleci", "namespace": "pool-system"}, "spec": {"addresses": ["192.0.2.1/32"]}}
+POOL_PATH = "/apis/pool.example/v1/namespaces/pool-system/pools/circleci"
+
+
+def wish(**more: Any) -> Wish:
+    return Wish("pool", MANIFEST, more.pop("images", IMAGES), LOGIN, **more)
+
+
+class Cluster(FakeKube):
+    """With a controller that makes deployments ready, and serves the kind of a definition when it has been applied."""
+
+    def __init__(self, *, webhook_answers_after: int = 0) -> None:
+        super().__init__("default", "pool-system")
+        self.objects.pop("/api/v1/namespaces/pool-system")
+        self.refusals = webhook_answers_after
+        self.hooks.append(self._behave)
+
+    def _behave(self, method: str, path: str) -> Any:
+        if path == "/apis/pool.example/v1" and any("customresourcedefinitions/" in name for name in self.objects):
+            return {"resources": [{"kind": "Pool", "name": "pools", "namespaced": True}]}
+        if path.endswith("/pools"):
+            return {"items": [item for name, item in self.objects.items() if "/pools/" in name]}
+        if method == "PATCH" and path == POOL_PATH and self.refusals:
+            self.refusals -= 1
+            raise KubeError(500, 'failed calling webhook "poolvalidation": connection refused', f"PATCH {path}")
+        if method == "GET" and path.endswith("/deployments"):
+            for name, item in self.objects.items():
+                if "/deployments/" in name:
+                    item["status"] = {"readyReplicas": 1, "updatedReplicas": 1, "availableReplicas": 1, "replicas": 1}
+        return None
+
+
+def installer(api: FakeKube, **more: Any) -> Installer:
+    return Installer(api, sleep=lambda _seconds: None, **more)
+
+
+def test_images_come_from_the_private_registry_with_a_login() -> None:
+    by_kind = {document["kind"]: document for document in documents_of(wish())}
+    pod = by_kind["Deployment"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == "registry.example.com:5000/pool/controller:v1.2.3"
+    assert pod["initContainers"][0]["image"] == "registry.example.com:5000/library/busybox:stable"
+    assert pod["imagePullSecrets"] == [{"name": "onprem-circleci-registry"}]
+    helper = yaml.safe_load(by_kind["ConfigMap"]["data"]["helperPod.yaml"])
+    assert helper["spec"]["containers"][0]["image"] == "registry.example.com:5000/library/busybox:stable"
+    assert helper["spec"]["imagePullSecrets"] == [{"name": "onprem-circleci-registry"}]
+    config = json.loads(base64.b64decode(by_kind["Secret"]["data"][".dockerconfigjson"]))
+    assert base64.b64decode(config["auths"]["registry.example.com:5000"]["auth"]) == b"site:canary-password"
+
+
+def test_all_images_that_the_bundle_lacks_are_named_at_once() -> None:
+    with pytest.raises(AddonError) as caught:
+        documents_of(wish(images=["quay.io/other/thing:1"]))
+    assert len(caught.value.problems) == 3
+    assert "quay.io/pool/controller:main" in " ".join(caught.value.problems)
+
+
+def test_first_run_applies_second_run_finds_nothing_to_do() -> None:
+    api = Cluster(webhook_answers_after=3)
+    result = installer(api).ensure(wish(settings=[POOL], default_storage_class="local-path"))
+    assert result.changed
+    assert api.objects[POOL_PATH]["spec"]["addresses"] == ["192.0.2.1/32"]
+    assert api.objects["/apis/storage.k8s.io/v1/storageclasses/local-path"]["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
+    api.requests.clear()
+    again = installer(api).ensure(wish(settings=[POOL], default_storage_class="local-path"))
+    assert (again.changed, api.writes()) == (False, [])
+
+
+def test_check_mode_on_an_empty_cluster_tells_everything_and_writes_nothing() -> None:
+    api = Cluster()
+    result = installer(api).ensure(wish(settings=[POOL]), check=True)
+    assert "Pool/circleci" in result.diff.names()["created"]
+    assert api.writes() == []
+
+
+def test_a_new_password_is_a_change_and_stands_in_no_text() -> None:
+    api = Cluster()
+    installer(api).ensure(wish())
+    changed = Wish("pool", MANIFEST, IMAGES, Login("registry.example.com:5000", "site", "another-canary"))
+    result = installer(api).ensure(changed)
+    assert result.diff.names()["changed"] == ["Secret/onprem-circleci-registry"]
+    data = changed.login.pull_secret("pool-system")["data"]
+    assert data[".dockerconfigjson"] not in "".join(result.diff.texts(Masker()))
+    assert api.objects["/api/v1/namespaces/pool-system/secrets/onprem-circleci-registry"]["data"] == data
+    assert not installer(api).ensure(changed).changed
+
+
+def test_what_someone_else_installed_is_refused() -> None:
+    api = Cluster()
+    api.put("/api/v1/namespaces/pool-system", {})
+    api.put("/apis/apps/v1/namespaces/pool-system/deployments/controller", {})
+    with pytest.raises(AddonError, match="circleci_load_balancer: provided"):
+        installer(api).ensure(wish())
+
+
+def test_a_second_default_storage_class_is_refused() -> None:
+    api = Cluster()
+    api.put(
+        "/apis/storage.k8s.io/v1/storageclasses/fast", {"metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}
+    )
+    with pytest.raises(AddonError, match="StorageClass fast already"):
+        installer(api).ensure(wish(default_storage_class="local-path"))
+
+
+def test_removal_takes_only_what_is_ours() -> None:
+    api = Cluster()
+    installer(api).ensure(wish(settings=[POOL]))
+    api.objects["/api/v1/namespaces/pool-system/configmaps/config"]["metadata"]["labels"].pop("app.kubernetes.io/managed-by")
+    gone = [str(item) for item in installer(api).remove(wish(settings=[POOL]))]
+    assert "Pool/circleci" in gone and "Deployment/controller" in gone
+    assert gone.index("Pool/circleci") < gone.index("CustomResourceDefinition/pools.pool.example") < gone.index("Namespace/pool-system")
+    assert "/api/v1/namespaces/pool-system/configmaps/config" in api.objects
