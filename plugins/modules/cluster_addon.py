@@ -16,9 +16,26 @@ description:
   - All objects carry C(app.kubernetes.io/managed-by=onprem.circleci_server). An add-on that is there without it is refused, never taken over.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
-extends_documentation_fragment:
-  - onprem.circleci_server.private_registry
 options:
+  registry:
+    description: Private registry, C(host) or C(host:port), without a scheme. Needed with O(state=present).
+    type: str
+  username:
+    description: User of the registry. Empty asks without a login.
+    type: str
+    default: ""
+  password:
+    description: Password of O(username).
+    type: str
+    default: ""
+  ca_certificate:
+    description: PEM of the authority that signed the registry's certificate. Empty trusts what the host trusts.
+    type: str
+    default: ""
+  plain_http:
+    description: Talk to the registry without TLS. Passwords and contents are then open to everybody on the way.
+    type: bool
+    default: false
   kubeconfig:
     description: Kubeconfig file on this host.
     type: path
@@ -28,18 +45,16 @@ options:
     type: str
     required: true
   artifact:
-    description: Name of the file artifact that holds the manifest, below C(onprem/files).
+    description: Name of the file artifact that holds the manifest, such as C(onprem/files/metallb-manifest). Needed with O(state=present).
     type: str
-    required: true
   version:
-    description: Version of the file artifact.
+    description: Version of the file artifact. Needed with O(state=present).
     type: str
-    required: true
   images:
     description: Images of the add-on as the bundle names them. An image of the manifest that is not among them is refused.
     type: list
     elements: str
-    required: true
+    default: []
   settings:
     description: Objects of the site that follow when the add-on runs, such as a pool of addresses.
     type: list
@@ -50,7 +65,9 @@ options:
     type: str
     default: ""
   state:
-    description: V(absent) takes away what carries the label of this collection, with the data that depends on it.
+    description:
+      - V(absent) takes away what carries the labels of this collection and of the add-on, with the data that depends on it.
+      - Neither the manifest nor the private registry is needed for that.
     type: str
     choices: [present, absent]
     default: present
@@ -79,7 +96,7 @@ EXAMPLES = r"""
     username: site
     password: "{{ circleci_registry_password }}"
     name: metallb
-    artifact: metallb-manifest
+    artifact: onprem/files/metallb-manifest
     version: 0.15.2
     images:
       - quay.io/metallb/controller:v0.15.2
@@ -138,9 +155,14 @@ def manifest_of(module: AnsibleModule) -> str | None:
 
 def run(module: AnsibleModule) -> None:
     options = module.params
+    installer = Installer(KubernetesClient(options["kubeconfig"]), timeout=float(options["wait_timeout"]))
+    if options["state"] == "absent":
+        gone = installer.remove(options["name"], check=module.check_mode)
+        diff = {"before": "".join(f"{item}\n" for item in gone), "after": ""}
+        module.exit_json(changed=bool(gone), objects={"created": [], "changed": [], "removed": gone}, diff=diff)
     manifest = manifest_of(module)
     if manifest is None:
-        artifact = f"onprem/files/{options['artifact']}:{options['version']}"
+        artifact = f"{options['artifact']}:{options['version']}"
         note = f"{artifact} is not in {options['registry']} yet; the run would bring it there first"
         module.exit_json(
             changed=True,
@@ -156,12 +178,6 @@ def run(module: AnsibleModule) -> None:
         settings=options["settings"],
         default_storage_class=options["default_storage_class"],
     )
-    installer = Installer(KubernetesClient(options["kubeconfig"]), timeout=float(options["wait_timeout"]))
-    if options["state"] == "absent":
-        gone = [str(item) for item in installer.remove(wish, check=module.check_mode)]
-        module.exit_json(
-            changed=bool(gone), objects={"created": [], "changed": [], "removed": gone}, diff={"before": "".join(f"{item}\n" for item in gone), "after": ""}
-        )
     result = installer.ensure(wish, check=module.check_mode)
     before, after = result.diff.texts(Masker([options["password"]]))
     module.exit_json(changed=result.changed, objects=result.diff.names(), diff={"before": before, "after": after})
@@ -171,17 +187,19 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **REGISTRY_SPEC,
+            "registry": {"type": "str"},
             "kubeconfig": {"type": "path", "required": True},
             "name": {"type": "str", "required": True},
-            "artifact": {"type": "str", "required": True},
-            "version": {"type": "str", "required": True},
-            "images": {"type": "list", "elements": "str", "required": True},
+            "artifact": {"type": "str"},
+            "version": {"type": "str"},
+            "images": {"type": "list", "elements": "str", "default": []},
             "settings": {"type": "list", "elements": "dict", "default": []},
             "default_storage_class": {"type": "str", "default": ""},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "wait_timeout": {"type": "int", "default": 300},
             "registry_may_be_missing": {"type": "bool", "default": False},
         },
+        required_if=[("state", "present", ("registry", "artifact", "version", "images"))],
         supports_check_mode=True,
     )
     if not HAS_YAML:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
+from urllib.parse import quote
 
 from ..helm.kube import KubeApi, KubeError
 from ..helm.objects import WORKLOADS, Cluster, ObjectDiff, ObjectId, compare, object_id, parse_documents, to_yaml
@@ -21,6 +22,7 @@ from ..mirror.oci import Reference
 
 OWNER_LABEL = "app.kubernetes.io/managed-by"
 OWNER = "onprem.circleci_server"
+ADDON_LABEL = "app.kubernetes.io/part-of"
 FIELD_MANAGER = "onprem.circleci_server"
 APPLY_PATCH = "application/apply-patch+yaml"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -106,7 +108,7 @@ def _rank(document: Mapping[str, Any]) -> tuple[int, str, str]:
 
 def _owned(document: dict[str, Any], addon: str) -> dict[str, Any]:
     labels = document["metadata"].setdefault("labels", {})
-    labels.update({OWNER_LABEL: OWNER, "app.kubernetes.io/part-of": addon})
+    labels.update({OWNER_LABEL: OWNER, ADDON_LABEL: addon})
     return document
 
 
@@ -201,22 +203,50 @@ class Installer:
         self._apply([item for item in settings if object_id(item, "default") in touched], webhooks=True)
         return result
 
-    def remove(self, wish: Wish, *, check: bool = False) -> list[ObjectId]:
-        """Take away what carries our label; what does not stays."""
-        cluster = Cluster(self.api, "default")
-        gone = []
-        for document in reversed([*documents_of(wish), *settings_of(wish)]):
-            live = cluster.live(document)
-            if live is None or not _is_ours(live):
-                continue
-            gone.append(object_id(document, "default"))
-            if not check:
+    def remove(self, addon: str, *, check: bool = False) -> list[str]:
+        """Take away what carries our label and the name of the add-on, wherever the cluster has it; neither manifest nor registry is needed."""
+        found = sorted(self._labelled(addon), key=lambda item: _rank(item[1]), reverse=True)
+        for path, _document in found if not check else ():
+            try:
+                self.api.request("DELETE", path, {"propagationPolicy": "Foreground"})
+            except KubeError as error:
+                # A definition takes its objects along.
+                if error.status != 404:
+                    raise
+        return [f"{document['kind']}/{document['metadata']['name']}" for _path, document in found]
+
+    def _labelled(self, addon: str) -> list[tuple[str, dict[str, Any]]]:
+        found = []
+        query = {"labelSelector": f"{OWNER_LABEL}={OWNER},{ADDON_LABEL}={addon}"}
+        for base in self._api_versions():
+            for resource in self._resources(base):
+                if "/" in resource["name"] or not {"list", "delete"} <= set(resource.get("verbs") or []):
+                    continue
                 try:
-                    self.api.request("DELETE", self._path(cluster, document), {"propagationPolicy": "Foreground"})
+                    items = self.api.request("GET", f"{base}/{resource['name']}", query).get("items") or []
                 except KubeError as error:
-                    if error.status != 404:
-                        raise
-        return gone
+                    if error.status in (403, 404, 405):
+                        continue
+                    raise
+                for item in items:
+                    if (item["metadata"].get("ownerReferences") or []) or item["metadata"].get("deletionTimestamp"):
+                        continue  # goes with its owner
+                    where = f"/namespaces/{quote(item['metadata']['namespace'])}" if resource["namespaced"] else ""
+                    found.append((f"{base}{where}/{resource['name']}/{quote(item['metadata']['name'])}", {**item, "kind": resource["kind"]}))
+        return found
+
+    def _resources(self, base: str) -> list[dict[str, Any]]:
+        try:
+            return list(self.api.request("GET", base).get("resources") or [])
+        except KubeError as error:
+            # Served by somebody else's program that is down, or gone with its definition since the groups were listed.
+            if error.status in (404, 503):
+                return []
+            raise
+
+    def _api_versions(self) -> list[str]:
+        groups = self.api.request("GET", "/apis").get("groups") or []
+        return ["/api/v1", *(f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups)]
 
     def _refuse_foreign(self, cluster: Cluster, wish: Wish, documents: Sequence[Mapping[str, Any]]) -> None:
         problems = []

@@ -72,11 +72,18 @@ class Cluster(FakeKube):
         super().__init__("default", "pool-system")
         self.objects.pop("/api/v1/namespaces/pool-system")
         self.refusals = webhook_answers_after
+        self.selector = ""
         self.hooks.append(self._behave)
 
+    def request(self, method: str, path: str, query: Any = None, body: Any = None, content_type: str = "application/json") -> Any:
+        self.selector = (query or {}).get("labelSelector", "")
+        return super().request(method, path, query, body, content_type)
+
     def _behave(self, method: str, path: str) -> Any:
+        if method == "GET" and (answer := self._discovery(path)) is not None:
+            return answer
         if path == "/apis/pool.example/v1" and any("customresourcedefinitions/" in name for name in self.objects):
-            return {"resources": [{"kind": "Pool", "name": "pools", "namespaced": True}]}
+            return {"resources": [{"kind": "Pool", "name": "pools", "namespaced": True, "verbs": ["list", "delete"]}]}
         if path.endswith("/pools"):
             return {"items": [item for name, item in self.objects.items() if "/pools/" in name]}
         if method == "PATCH" and path == POOL_PATH and self.refusals:
@@ -86,6 +93,28 @@ class Cluster(FakeKube):
             for name, item in self.objects.items():
                 if "/deployments/" in name:
                     item["status"] = {"readyReplicas": 1, "updatedReplicas": 1, "availableReplicas": 1, "replicas": 1}
+        return None
+
+
+    def _discovery(self, path: str) -> Any:
+        """The API's own description of itself, and lists over all namespaces."""
+        served = {
+            "/api/v1": [("Namespace", "namespaces", False), ("ConfigMap", "configmaps", True), ("Secret", "secrets", True)],
+            "/apis/apps/v1": [("Deployment", "deployments", True)],
+            "/apis/storage.k8s.io/v1": [("StorageClass", "storageclasses", False)],
+            "/apis/apiextensions.k8s.io/v1": [("CustomResourceDefinition", "customresourcedefinitions", False)],
+            "/apis/pool.example/v1": [("Pool", "pools", True)],
+        }
+        if path == "/apis":
+            return {"groups": [{"preferredVersion": {"groupVersion": base.removeprefix("/apis/")}} for base in served if base != "/api/v1"]}
+        if path in served and path != "/apis/pool.example/v1":
+            verbs = ["list", "delete"]
+            return {"resources": [{"kind": kind, "name": name, "namespaced": deep, "verbs": verbs} for kind, name, deep in served[path]]}
+        for base, rows in served.items():
+            for _kind, name, deep in rows:
+                if path == f"{base}/{name}" and deep:
+                    items = [item for where, item in self.objects.items() if where.startswith(f"{base}/") and f"/{name}/" in where]
+                    return {"items": [item for item in items if self._selected(item, self.selector)]}
         return None
 
 
@@ -160,11 +189,17 @@ def test_a_second_default_storage_class_is_refused() -> None:
         installer(api).ensure(wish(default_storage_class="local-path"))
 
 
-def test_removal_takes_only_what_is_ours() -> None:
+def test_removal_takes_only_what_is_ours_and_needs_no_manifest() -> None:
     api = Cluster()
     installer(api).ensure(wish(settings=[POOL]))
     api.objects["/api/v1/namespaces/pool-system/configmaps/config"]["metadata"]["labels"].pop("app.kubernetes.io/managed-by")
-    gone = [str(item) for item in installer(api).remove(wish(settings=[POOL]))]
-    assert "Pool/circleci" in gone and "Deployment/controller" in gone
+    assert installer(api).remove("another") == []
+    before = dict(api.objects)
+    predicted = installer(api).remove("pool", check=True)
+    assert api.objects == before
+    gone = installer(api).remove("pool")
+    assert gone == predicted
     assert gone.index("Pool/circleci") < gone.index("CustomResourceDefinition/pools.pool.example") < gone.index("Namespace/pool-system")
+    assert not [name for name in api.objects if "/deployments/" in name or "/pools/" in name]
     assert "/api/v1/namespaces/pool-system/configmaps/config" in api.objects
+    assert installer(api).remove("pool") == []
