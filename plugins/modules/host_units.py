@@ -40,7 +40,7 @@ options:
     suboptions:
       path: {description: Full path., type: path, required: true}
       content: {description: Text of the file., type: str}
-      secret_content: {description: Text of the file that is never shown; wins over O(files[].content)., type: str}
+      secret_content: {description: "Text of the file that is never shown; wins over O(files[].content).", type: str}
       mode: {description: Permissions., type: str, default: "0644"}
       owner: {description: User., type: str, default: root}
       group: {description: Group., type: str, default: root}
