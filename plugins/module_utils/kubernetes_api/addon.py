@@ -26,7 +26,7 @@ ADDON_LABEL = "app.kubernetes.io/part-of"
 FIELD_MANAGER = "onprem.circleci_server"
 APPLY_PATCH = "application/apply-patch+yaml"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
-PULL_SECRET = "onprem-circleci-registry"
+PULL_SECRET = "onprem-circleci-registry"  # noqa: S105 - the name of a Secret
 _FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "Secret", "ConfigMap", "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "Service")
 # Answers of an API server whose admission webhook is still starting.
 _WEBHOOK_STARTS = (500, 503, 504)

@@ -78,7 +78,7 @@ def test_check_mode_says_where_the_run_would_stop_and_goes_on(capsys: pytest.Cap
 
 def test_nomad_client_facts_are_those_of_the_bundle() -> None:
     assert nomad_client_facts("4.10.0") == {"version": "1.7.7", "rpc_port": 4647, "pause_image": "pause:3.6", "gc_image": "circleci/docker-gc:2.0"}
-    with pytest.raises(AnsibleFilterError, match="4.99.0"):
+    with pytest.raises(AnsibleFilterError, match=r"4\.99\.0"):
         nomad_client_facts("4.99.0")
 
 
