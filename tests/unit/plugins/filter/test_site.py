@@ -85,6 +85,7 @@ def test_nomad_client_facts_are_those_of_the_bundle() -> None:
 def test_no_open_gate_leaves_the_hosts_alone() -> None:
     hostvars = {"bastion-a": {"__circleci_gates_open": {"open": "", "sentence": ""}}, "bastion-b": {}}
     assert exit_at_open_gates(["x"], GROUPS, hostvars) == ["x"]
+    assert exit_at_open_gates(["x"], GROUPS, {}) == ["x"]
 
 
 def test_preflight_facts_come_from_the_catalog() -> None:
