@@ -78,9 +78,10 @@ yamllint: tree ## Style of all YAML that people write
 ansible-lint: tree ## Production profile, offline, with the rules of the house
 	@echo "==> ansible-lint"; $(RUN) $(BIN)/ansible-lint -q --offline -c .config/ansible-lint.yml
 
-types: tree ## mypy --strict over plugins, sandbox and tools
-	@echo "==> mypy"; cd $(TREE) && $(BIN)/mypy --config-file $(COLLECTION)/pyproject.toml --cache-dir $(TREE)/.mypy_cache -p ansible_collections.onprem.circleci_server.plugins
-	@cd $(COLLECTION) && $(BIN)/mypy --config-file pyproject.toml --cache-dir $(TREE)/.mypy_cache -p sandbox
+MYPY := $(BIN)/mypy --config-file $(COLLECTION)/pyproject.toml --no-error-summary --cache-dir $(TREE)/.mypy_cache
+types: tree ## mypy --strict over all Python
+	@echo "==> mypy"; cd $(TREE) && $(MYPY) $(addprefix ansible_collections/onprem/circleci_server/,plugins)
+	@cd $(COLLECTION) && $(MYPY) sandbox tools benchmarks
 
 units: tree ## Unit tests
 	@echo "==> units"; $(PYTEST) -n 2 $(or $(TESTS),tests/unit)
@@ -113,5 +114,5 @@ demo: build ## The main job: install into the cut-off site, show the report
 test-sandbox: build ## The chain on the sandbox: empty, install, again, finished, probe, kill, negatives, uninstall
 	@$(BIN)/python -m pytest -q -x tests/chain --tarball $(TARBALL) $(CHAIN)
 
-# What lands is decided by the gates that the tree passes today, cheapest first. types, docs-lint, sanity and test-sandbox join one by one.
-test: ruff drift yamllint house ansible-lint units ## Everything that .ci/run runs
+# What lands is decided by the gates that the tree passes today, cheapest first. docs-lint, sanity and test-sandbox join one by one.
+test: ruff drift yamllint types house ansible-lint units ## Everything that .ci/run runs

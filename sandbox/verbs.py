@@ -157,5 +157,5 @@ def run(verb: str, *, extra: Mapping[str, Any] | None = None, arguments: Sequenc
                 events.append(json.loads(line))
             except ValueError:
                 continue
-    stats = next((event["stats"] for event in reversed(events) if event.get("_event") == "v2_playbook_on_stats"), {})
+    stats: dict[str, Any] = next((event["stats"] for event in reversed(events) if event.get("_event") == "v2_playbook_on_stats"), {})
     return Result(verb, done.returncode, events, done.stderr + "\n".join(line for line in done.stdout.splitlines() if not line.startswith("{")), stats)

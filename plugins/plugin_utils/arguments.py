@@ -199,7 +199,7 @@ def _check_type(argument: Argument, value: t.Any, findings: Findings) -> bool:
     if not isinstance(value, _TYPES[argument.type]) or (argument.type == "int" and isinstance(value, bool)):
         findings.add(argument.name, value, _TYPE_NAMES[argument.type], secret=argument.secret)
         return False
-    if argument.elements and argument.type == "list":
+    if argument.elements and isinstance(value, (list, tuple)):
         wrong = [item for item in value if not isinstance(item, _TYPES[argument.elements])]
         for item in wrong:
             findings.add(argument.name, item, f"a list of which each item is {_TYPE_NAMES[argument.elements]}", secret=argument.secret)

@@ -286,7 +286,7 @@ class _Loader:
             renamed.setdefault(ref.target_repository, []).append(repository)
 
         def find(digest: str) -> Optional[str]:
-            names = [name for old in required[digest]["repos"] for name in renamed.get(old, [old])] + self.users[digest]
+            names: list[str] = [name for old in required[digest]["repos"] for name in renamed.get(old, [old])] + self.users[digest]
             for name in dict.fromkeys(names):
                 if self.client.head_blob(name, digest) is not None:
                     return name

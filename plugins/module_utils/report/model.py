@@ -140,10 +140,10 @@ def _other_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         elif days < 30:
             result.append(_warn(1 if days < 7 else 2, item["name"], f"The certificate of {item['name']} ends in {days} days.",
                                 "Renew it."))  # fmt: skip
-    missing = data["images"].get("missing") or []
-    if missing:
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        result.append(_warn(1, "registry", f"{len(missing)} images are not in the private registry: {shown}.", "Run install again."))
+    absent = data["images"].get("missing") or []
+    if absent:
+        shown = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
+        result.append(_warn(1, "registry", f"{len(absent)} images are not in the private registry: {shown}.", "Run install again."))
     elif not data["images"].get("checked"):
         result.append(_warn(4, "registry", "Whether the private registry holds every image was not checked."))
     if not data["chart"].get("compared"):
@@ -222,8 +222,8 @@ def _changes(data: Mapping[str, Any], before: Optional[Mapping[str, Any]]) -> li
         }
 
     old_flows, new_flows = verdicts(before), verdicts(data)
-    for key in sorted({*old_flows} & {*new_flows}, key=str):
-        note(f"connection {key[1]} to {key[2]} {key[4]} {key[3]}", old_flows[key], new_flows[key])
+    for flow in sorted({*old_flows} & {*new_flows}, key=str):
+        note(f"connection {flow[1]} to {flow[2]} {flow[4]} {flow[3]}", old_flows[flow], new_flows[flow])
     return result
 
 

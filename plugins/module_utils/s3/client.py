@@ -12,7 +12,7 @@ import socket
 import ssl
 import xml.etree.ElementTree as ET
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Optional, Union
 from urllib.parse import unquote_plus, urlsplit
@@ -352,7 +352,7 @@ class S3Client:
         response = self.send("PUT", f"/{bucket}/{key}", {"partNumber": str(number), "uploadId": upload}, body=body)
         return self.expect(f"uploading part {number} of {bucket}/{key}", response, 200).header("etag")
 
-    def finish_upload(self, bucket: str, key: str, upload: str, etags: list[str]) -> str:
+    def finish_upload(self, bucket: str, key: str, upload: str, etags: Sequence[str]) -> str:
         parts = "".join(f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>" for number, etag in enumerate(etags, 1))
         body = f'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{parts}</CompleteMultipartUpload>'.encode()
         response = self.expect(f"completing the upload of {bucket}/{key}", self.send("POST", f"/{bucket}/{key}", {"uploadId": upload}, body=body), 200)

@@ -11,8 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
 
-from plugins.plugin_utils.catalog import Catalog
 from sandbox import artifacts
 from sandbox.common import SandboxError
 from sandbox.standin import chart, documented, images
