@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall import (
@@ -18,7 +19,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.wa
 
 from .lab import Host, wait
 
-RULES = [
+RULES: list[dict[str, Any]] = [
     {"id": "nomad-in-rpc", "protocol": "tcp", "ports": ["4647"], "peers": ["10.77.0.2/32", "fd77::2/128"]},
     {"id": "ssh-admin", "protocol": "tcp", "ports": ["22"], "peers": ["10.77.0.2", "fd77::2"]},
     {"id": "nomad-in-ssh-rerun", "protocol": "tcp", "ports": ["64535-65535"], "peers": ["0.0.0.0/0", "::/0"],

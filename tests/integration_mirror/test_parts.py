@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.access import Access
@@ -542,7 +543,7 @@ def test_tls_with_a_private_authority_and_client_certificate(source: Source, wor
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(certificates / "client.pem")
     near, far = Wire(("127.0.0.1", source[0].port), context), Wire(("127.0.0.1", make_registry("tls").port), context)
-    mutual = {"client_cert": str(certificates / "client.pem"), "client_key": str(certificates / "client.key")}
+    mutual: dict[str, Any] = {"client_cert": str(certificates / "client.pem"), "client_key": str(certificates / "client.key")}
     lock = lock_for(near.host, source[1][:6])
 
     def trusted() -> Access:

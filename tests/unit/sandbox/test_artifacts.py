@@ -148,7 +148,7 @@ def test_two_at_once_build_once(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_missing_go_says_what_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(SandboxError, match=r"`go` is not installed: install Go 1\.24 or later"):
         artifacts.ensure(artifact())
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.onprem.circleci_server.plugins.module_utils.bundle_plan import plan as planning
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.access import Access
 from ansible_collections.onprem.circleci_server.plugins.modules import (
@@ -218,7 +219,7 @@ def test_a_checksum_list_without_the_file_is_refused(world: World) -> None:
 
 def test_no_checksum_list_is_warned_of_and_pinned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[str] = []
-    monkeypatch.setattr(bundle_plan.AnsibleModule, "warn", lambda _self, text: warnings.append(text))
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _self, text: warnings.append(text))
     del world.vendor.files["/agent/7/checksums.txt"]
     result = world.plan()
     assert not result.get("failed") and "the lock pins what is there now" in " ".join(warnings)

@@ -27,7 +27,7 @@ def dns(answers: dict[str, str]) -> Iterator[None]:
             raise OSError("unknown name")
         return [(2, 1, 6, "", (answers[name], 0))]
 
-    with patch.object(human_gate.socket, "getaddrinfo", getaddrinfo):
+    with patch("socket.getaddrinfo", getaddrinfo):
         yield
 
 

@@ -97,7 +97,7 @@ def test_a_changed_file_and_a_changed_mode_are_put_right(host: Host) -> None:
 
 @pytest.mark.parametrize(("name", "version", "member", "content"), [("helm", "3.19.0", "helm", b"helm"), ("helm", "3.19.0", "linux-amd64/READ*", b"text"), ("zipped", "1", "nomad", b"zipped nomad")])
 def test_one_file_of_an_archive(host: Host, name: str, version: str, member: str, content: bytes) -> None:
-    options = {"name": name, "version": version, "member": member}
+    options: dict[str, Any] = {"name": name, "version": version, "member": member}
     assert host.run(check=True, **options)["changed"]
     assert host.run(**options)["changed"] and host.dest.read_bytes() == content
     host.registry.requests.clear()

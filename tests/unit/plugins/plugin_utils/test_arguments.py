@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils import arguments as site_arguments
 
@@ -75,7 +77,7 @@ def test_release_without_quotes_is_explained() -> None:
         ("circleci_waivers", [{"name": "four_nodes"}]),
     ],
 )
-def test_wrong_meaning_is_refused_with_name_and_value(name: str, wrong: object) -> None:
+def test_wrong_meaning_is_refused_with_name_and_value(name: str, wrong: Any) -> None:
     found = problems(**{name: wrong})
     assert len(found) == 1 and found[0].startswith(name + ":")
 

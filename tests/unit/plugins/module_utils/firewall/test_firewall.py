@@ -55,7 +55,7 @@ class Played(System):
             return self.on_script(stdin) if self.on_script and stdin else Result(0, "", "")
         for start, answer in self.answers.items():
             if line.startswith(start):
-                result = answer() if callable(answer) else answer
+                result: Result = answer() if callable(answer) else answer
                 if check and result.code:
                     raise FirewallError(f"{line} failed: {result.err}")
                 return result

@@ -134,9 +134,9 @@ def test_masking() -> None:
         assert secret not in text
     assert "short and" in text
     assert "api-token" in text
-    secret = masker.document({"kind": "Secret", "data": {"a": "b"}, "stringData": {"c": "d"}})
-    assert secret["data"] == {"a": "********"}
-    assert secret["stringData"] == {"c": "********"}
+    masked = masker.document({"kind": "Secret", "data": {"a": "b"}, "stringData": {"c": "d"}})
+    assert masked["data"] == {"a": "********"}
+    assert masked["stringData"] == {"c": "********"}
     assert masker.value("x", "spec.containers[a].env[PGPASSWORD].value") == "********"
 
 

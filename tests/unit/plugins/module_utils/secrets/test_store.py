@@ -77,7 +77,7 @@ def data(api: FakeKube, name: str, key: str, times: int = 1) -> str:
     raw: Any = api.objects[f"/api/v1/namespaces/{NS}/secrets/{name}"]["data"][key]
     for _count in range(times):
         raw = base64.b64decode(raw, validate=True)
-    return raw.decode()
+    return str(raw.decode())
 
 
 def states(report: Report) -> dict[str, str]:
@@ -394,7 +394,7 @@ def test_no_secret_in_the_report(api: FakeKube) -> None:
 
 
 def test_read_values_decodes_and_names_what_is_missing(api: FakeKube) -> None:
-    wanted = [
+    wanted: list[dict[str, Any]] = [
         {"name": "onprem-circleci-nomad-client-nomad1", "keys": []},
         {"name": "license", "keys": ["license"], "encoding": "base64"},
         {"name": "gone", "keys": [], "optional": True},

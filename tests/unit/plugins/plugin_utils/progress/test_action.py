@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,13 @@ class ActionModule(ProgressAction):
 """
 
 
+class Play:
+    def __init__(self, run: Callable[..., subprocess.CompletedProcess[str]], home: Path) -> None:
+        self.run, self.home = run, home
+
+
 @pytest.fixture
-def play(tmp_path: Path):
+def play(tmp_path: Path) -> Play:
     program = shutil.which("ansible-playbook") or str(Path(sys.executable).with_name("ansible-playbook"))
     if not Path(program).is_file():
         pytest.skip("ansible-playbook is not beside this Python")
@@ -68,17 +74,16 @@ def play(tmp_path: Path):
             env={**os.environ, "HOME": str(home), "ANSIBLE_HOME": str(home / ".ansible"), "ANSIBLE_REMOTE_TMP": str(home / "tmp"), "NO_COLOR": "1", "ANSIBLE_ASYNC_DIR": str(home / "async"), **environment},
         )  # fmt: skip
 
-    run.home = home  # type: ignore[attr-defined]
-    return run
+    return Play(run, home)
 
 
 def leftovers(home: Path) -> list[str]:
     return [str(path) for path in home.rglob("*") if (path.is_file() and "async" in path.parts) or "canary-secret" in str(path)]
 
 
-def test_shows_progress_and_returns_the_result_unchanged(play, tmp_path: Path) -> None:
+def test_shows_progress_and_returns_the_result_unchanged(play: Play, tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text('{"phase": "of an earlier run"}')
-    done = play({"progress_file": str(tmp_path / "p.json")})
+    done = play.run({"progress_file": str(tmp_path / "p.json")})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "  bastion: fetching: 0 B of 100 B (0 %)" in done.stdout
     assert "  bastion: fetching: 50 B of 100 B (50 %)" in done.stdout
@@ -89,30 +94,30 @@ def test_shows_progress_and_returns_the_result_unchanged(play, tmp_path: Path) -
     assert leftovers(play.home) == []
 
 
-def test_a_failure_is_the_modules_own(play, tmp_path: Path) -> None:
-    done = play({"progress_file": str(tmp_path / "p.json"), "end": "badly"})
+def test_a_failure_is_the_modules_own(play: Play, tmp_path: Path) -> None:
+    done = play.run({"progress_file": str(tmp_path / "p.json"), "end": "badly"})
     assert done.returncode == 2
     assert "registry.example refuses the password" in done.stdout
     assert leftovers(play.home) == []
 
 
-def test_a_killed_module_does_not_hang_the_run(play, tmp_path: Path) -> None:
-    done = play({"progress_file": str(tmp_path / "p.json"), "end": "killed"})
+def test_a_killed_module_does_not_hang_the_run(play: Play, tmp_path: Path) -> None:
+    done = play.run({"progress_file": str(tmp_path / "p.json"), "end": "killed"})
     assert done.returncode == 2
     assert "ended without an answer on bastion" in done.stdout
     assert "Run the same command again" in done.stdout
 
 
-def test_check_mode_and_no_file_run_plainly(play, tmp_path: Path) -> None:
-    done = play({"progress_file": str(tmp_path / "p.json")}, "--check")
+def test_check_mode_and_no_file_run_plainly(play: Play, tmp_path: Path) -> None:
+    done = play.run({"progress_file": str(tmp_path / "p.json")}, "--check")
     assert done.returncode == 0 and '\\"checked\\": true' in done.stdout and "fetching" not in done.stdout
-    done = play({})
+    done = play.run({})
     assert done.returncode == 0 and '\\"moved\\": 100' in done.stdout
     assert not (play.home / "async").exists()
 
 
-def test_a_json_callback_stays_readable(play, tmp_path: Path) -> None:
-    done = play({"progress_file": str(tmp_path / "p.json")}, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_DEPRECATION_WARNINGS="false")
+def test_a_json_callback_stays_readable(play: Play, tmp_path: Path) -> None:
+    done = play.run({"progress_file": str(tmp_path / "p.json")}, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_DEPRECATION_WARNINGS="false")
     if "ansible.posix.json" in done.stderr:
         pytest.skip("ansible.posix is not here")
     assert json.loads(done.stdout)["plays"]

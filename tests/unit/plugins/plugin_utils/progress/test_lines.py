@@ -39,7 +39,8 @@ class Clock:
 
 
 def test_speaks_at_another_phase_at_five_percent_and_after_ten_seconds() -> None:
-    clock, said = Clock(), []
+    clock = Clock()
+    said: list[str] = []
     reporter = Reporter(said.append, clock)
 
     def at(now: float, phase: str, done: int) -> int:
