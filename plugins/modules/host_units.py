@@ -8,15 +8,23 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: host_units
-short_description: Folders, files and systemd units of one concern in one call
+short_description: Users, folders, files and systemd units of one concern in one call
 version_added: 0.1.0
 description:
-  - Compares all folders, files and units of a concern with the host in memory and applies the difference once.
+  - Compares all users, folders, files and units of a concern with the host in memory and applies the difference once.
   - A unit is restarted exactly when a file that it watches has changed; it is started when it is not running.
   - In check mode it works on an empty host too, where neither the folders nor the units exist yet.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
+  users:
+    description: System users, each with a group of the same name, that services run as and nobody can log in as.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: Name of user and group., type: str, required: true}
+      state: {description: V(absent) takes the user away when its units are stopped and its folders are gone., type: str, choices: [present, absent], default: present}
   directories:
     description: Folders that must be there, parents before children.
     type: list
@@ -99,7 +107,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.host.units import HostError, HostUnits, file_from, folder_from, unit_from
+from ..module_utils.host.units import HostError, HostUnits, file_from, folder_from, unit_from, user_from
 
 _ATTRIBUTES = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
 
@@ -107,6 +115,15 @@ _ATTRIBUTES = {"owner": {"type": "str", "default": "root"}, "group": {"type": "s
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
+            "users": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+                },
+            },
             "directories": {
                 "type": "list",
                 "elements": "dict",
@@ -148,6 +165,7 @@ def main() -> None:
             [folder_from(item) for item in options["directories"]],
             [file_from(item) for item in options["files"]],
             [unit_from(item) for item in options["units"]],
+            users=[user_from(item) for item in options["users"]],
             absent_folders=[Path(path) for path in options["absent_directories"]],
         ).apply(check=module.check_mode)
     except HostError as error:

@@ -27,9 +27,13 @@ options:
     type: str
     required: true
   agent_bucket:
-    description: Bucket of the agents; nothing else may lie in it, since everybody can read it.
+    description: Bucket of the agents; nothing else may lie in it, since everybody can read it. Empty makes none.
     type: str
-    required: true
+    default: ""
+  agents_listed:
+    description: Open the listing of O(agent_bucket) as well, for kinds of stores that cannot open objects only.
+    type: bool
+    default: false
   versioning:
     description:
       - Whether the data bucket keeps versions, which Docker layer caching wants. Not every kind of store can.
@@ -83,10 +87,12 @@ from ..module_utils.s3.options import STORE_SPEC, client_from
 
 
 def wishes(options: dict[str, Any]) -> list[BucketWish]:
-    return [
-        BucketWish(options["bucket"], "circleci_object_storage_bucket", options["site"], versioning=options["versioning"]),
-        BucketWish(options["agent_bucket"], "circleci_object_storage_agent_bucket", options["site"], public_read=True),
-    ]
+    found = [BucketWish(options["bucket"], "circleci_object_storage_bucket", options["site"], versioning=options["versioning"])]
+    if options["agent_bucket"]:
+        found.append(
+            BucketWish(options["agent_bucket"], "circleci_object_storage_agent_bucket", options["site"], public_read=True, public_list=options["agents_listed"])
+        )
+    return found
 
 
 def present(module: AnsibleModule, client: S3Client) -> tuple[list[str], list[str]]:
@@ -134,7 +140,8 @@ def main() -> None:
             **STORE_SPEC,
             "site": {"type": "str", "required": True},
             "bucket": {"type": "str", "required": True},
-            "agent_bucket": {"type": "str", "required": True},
+            "agent_bucket": {"type": "str", "default": ""},
+            "agents_listed": {"type": "bool", "default": False},
             "versioning": {"type": "bool"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "store_may_be_missing": {"type": "bool", "default": False},

@@ -37,6 +37,14 @@ def run_command(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 @dataclass(frozen=True)
+class User:
+    """A system user with a group of the same name that nobody can log in as, or one that must not be there."""
+
+    name: str
+    absent: bool = False
+
+
+@dataclass(frozen=True)
 class Folder:
     """A folder that must be there."""
 
@@ -144,6 +152,7 @@ class HostUnits:
         files: Sequence[File],
         units: Sequence[Unit],
         *,
+        users: Sequence[User] = (),
         absent_folders: Sequence[Path] = (),
         unit_folder: Path = UNIT_FOLDER,
         run: Runner = run_command,
@@ -151,6 +160,7 @@ class HostUnits:
         self._folders = folders
         self._files = [*files, *self._unit_files(units, unit_folder)]
         self._units = units
+        self._users = users
         self._absent_folders = absent_folders
         self._unit_folder = unit_folder
         self._run = run
@@ -169,6 +179,9 @@ class HostUnits:
         """Bring the host into the desired state, or with *check* only say what that would change."""
         outcome = Outcome()
         self._stop_absent(outcome, check)
+        for user in self._users:
+            if not user.absent:
+                self._user(user, outcome, check)
         for folder in self._folders:
             self._folder(folder, outcome, check)
         changed_paths = [str(item.path) for item in self._files if self._file(item, outcome, check)]
@@ -178,12 +191,30 @@ class HostUnits:
                 outcome.diff.append({"before_header": str(path), "after_header": str(path), "before": "folder\n", "after": ""})
                 if not check:
                     shutil.rmtree(path)
+        for user in self._users:
+            if user.absent:
+                self._user(user, outcome, check)
         if not check and any(Path(path).parent == self._unit_folder for path in changed_paths):
             self._systemctl("daemon-reload")
         for unit in self._units:
             if unit.state != "absent":
                 self._unit(unit, changed_paths, outcome, check)
         return outcome
+
+    def _user(self, user: User, outcome: Outcome, check: bool) -> None:
+        there = _ids(user.name, user.name)[0] is not None
+        if there != user.absent:
+            return
+        outcome.changes.append(f"{'remove user' if user.absent else 'user'} {user.name}")
+        outcome.diff.append(
+            {"before_header": user.name, "after_header": user.name, "before": "system user\n" if there else "", "after": "" if there else "system user\n"}
+        )
+        if check:
+            return
+        add = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+        done = self._run([*(["userdel"] if user.absent else add), user.name])
+        if done.returncode != 0:
+            raise HostError(f"user {user.name}: {(done.stderr or done.stdout).strip()}")
 
     def _folder(self, item: Folder, outcome: Outcome, check: bool) -> None:
         if item.path.is_dir():
@@ -288,6 +319,11 @@ def file_from(data: Mapping[str, Any]) -> File:
     if content is None:
         raise HostError(f"{data['path']}: needs content or secret_content.")
     return File(Path(data["path"]), content.encode(), int(data["mode"], 8), data["owner"], data["group"], secret)
+
+
+def user_from(data: Mapping[str, Any]) -> User:
+    """A user out of a module's option."""
+    return User(data["name"], data["state"] == "absent")
 
 
 def unit_from(data: Mapping[str, Any]) -> Unit:

@@ -18,12 +18,13 @@ OWNER_KEY = ".onprem-circleci-site"
 
 @dataclass(frozen=True)
 class BucketWish:
-    """What a bucket shall be like. ``versioning`` None leaves it as it is."""
+    """What a bucket shall be like. ``versioning`` None leaves it as it is; ``public_list`` opens the listing too, where a kind cannot do less."""
 
     name: str
     variable: str
     site: str
     public_read: bool = False
+    public_list: bool = False
     versioning: Optional[bool] = None
 
 
@@ -42,20 +43,26 @@ class BucketState:
             return []
         lines = [f"bucket {wish.name}", f"bucket {wish.name} belongs to {self.owner or 'nobody'}"]
         if self.public_read:
-            lines.append(f"objects of bucket {wish.name} can be read by everybody")
+            lines.append(f"objects of bucket {wish.name} can be {'listed and ' if wish.public_list else ''}read by everybody")
         if self.versioning:
             lines.append(f"bucket {wish.name} keeps versions")
         return lines
 
 
-def read_policy(bucket: str) -> dict[str, Any]:
-    """The policy that opens all objects of a bucket for reading, and not its listing."""
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Sid": "AnonymousRead", "Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{bucket}/*"]},
-        ],
-    }
+def read_policy(bucket: str, *, listing: bool = False) -> dict[str, Any]:
+    """The policy that opens all objects of a bucket for reading, and its listing only when asked."""
+    statements = [{"Sid": "AnonymousRead", "Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject"], "Resource": [f"arn:aws:s3:::{bucket}/*"]}]
+    if listing:
+        statements.append(
+            {
+                "Sid": "AnonymousList",
+                "Effect": "Allow",
+                "Principal": "*",
+                "Action": ["s3:GetBucketLocation", "s3:ListBucket"],
+                "Resource": [f"arn:aws:s3:::{bucket}"],
+            }
+        )
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 def _list(value: Any) -> list[Any]:
@@ -68,12 +75,12 @@ def _principals(statement: Mapping[str, Any]) -> list[Any]:
     return _list(principal.get("AWS") if isinstance(principal, Mapping) else principal)
 
 
-def _is_ours(statement: Mapping[str, Any], bucket: str) -> bool:
+def _matches(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return (
         statement.get("Effect") == "Allow"
         and _principals(statement) == ["*"]
-        and _list(statement.get("Action")) == ["s3:GetObject"]
-        and _list(statement.get("Resource")) == [f"arn:aws:s3:::{bucket}/*"]
+        and sorted(_list(statement.get("Action"))) == wanted["Action"]
+        and _list(statement.get("Resource")) == wanted["Resource"]
         and not statement.get("Condition")
     )
 
@@ -87,12 +94,16 @@ def read_state(client: S3Client, wish: BucketWish) -> BucketState:
     state = BucketState(exists=client.bucket_exists(wish.name))
     if not state.exists:
         return state
+    wanted = read_policy(wish.name, listing=wish.public_list)["Statement"]
     policy = client.bucket_policy(wish.name)
+    found = []
     for statement in _list((policy or {}).get("Statement") or []):
-        if isinstance(statement, Mapping) and _is_ours(statement, wish.name):
-            state.public_read = True
-        else:
+        same = next((item for item in wanted if isinstance(statement, Mapping) and _matches(statement, item)), None)
+        if same is None:
             state.foreign_statements.append(statement)
+        else:
+            found.append(same["Sid"])
+    state.public_read = len(set(found)) == len(wanted)
     if wish.versioning is not None:
         state.versioning = client.versioning(wish.name)
     if client.head(wish.name, OWNER_KEY) is not None:
@@ -132,7 +143,7 @@ def apply(client: S3Client, wish: BucketWish, state: BucketState) -> None:
     if not state.owner:
         client.put(wish.name, OWNER_KEY, f"{wish.site}\n".encode(), headers={"content-type": "text/plain"})
     if wish.public_read and not state.public_read:
-        policy = read_policy(wish.name)
+        policy = read_policy(wish.name, listing=wish.public_list)
         policy["Statement"] = [*state.foreign_statements, *policy["Statement"]]
         client.put_bucket_policy(wish.name, policy)
         if not read_state(client, wish).public_read:

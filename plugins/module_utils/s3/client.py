@@ -81,7 +81,8 @@ def _text(body: bytes, name: str) -> str:
 class S3Client:
     """One endpoint with one key pair; thread-unsafe, keeps one connection."""
 
-    def __init__(self, endpoint: str, credentials: Optional[Credentials], *, ca_data: str = "", timeout: float = 30.0) -> None:
+    def __init__(self, endpoint: str, credentials: Optional[Credentials], *, ca_data: str = "", timeout: float = 30.0, address: str = "", port: int = 0) -> None:
+        """*address* and *port* are where to connect to instead of where the endpoint's name leads; name and certificate stay those of the endpoint."""
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.path.strip("/"):
             raise S3Error(f"circleci_object_storage_endpoint is {endpoint!r}; it must be http(s)://host[:port] and nothing behind it")
@@ -90,6 +91,7 @@ class S3Client:
         self._hostname, self._port = parts.hostname, parts.port
         self._credentials = credentials
         self._timeout = timeout
+        self._address, self._at_port = address, port
         self._connection: Optional[http.client.HTTPConnection] = None
         self._tls: Optional[ssl.SSLContext] = None
         if parts.scheme == "https":
@@ -113,7 +115,13 @@ class S3Client:
                 self._connection = http.client.HTTPSConnection(self._hostname, self._port, timeout=self._timeout, context=self._tls)
             else:
                 self._connection = http.client.HTTPConnection(self._hostname, self._port, timeout=self._timeout)
+            if self._address:
+                # The hook of http.client for this; the name goes on to be that of the Host header and of the certificate.
+                self._connection._create_connection = self._create_connection  # type: ignore[attr-defined]
         return self._connection
+
+    def _create_connection(self, target: tuple[str, int], *options: Any, **more: Any) -> socket.socket:
+        return socket.create_connection((self._address, self._at_port or target[1]), *options, **more)
 
     def _explain(self, error: Exception) -> S3Error:
         where = f"the object store {self.endpoint}"

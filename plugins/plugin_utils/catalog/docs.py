@@ -291,39 +291,43 @@ def platforms_page(catalog: Catalog) -> str:
         for title, facts in (("Blockers", platform.blockers), ("Warnings", platform.warnings)):
             if facts:
                 text += f"\n{title}:\n\n" + "".join(f"* {cell(fact.value)} ({fact.certainty})\n" for fact in facts)
-    text += "\n## Object storage\n\n"
+    return text
+
+
+def object_storage_page(catalog: Catalog) -> str:
+    """What each way to give the product a store can and cannot do."""
+    text = HEAD + "# Object storage\n\nHow to choose is told in [docs/how-to/object-storage.md](../how-to/object-storage.md).\n" + HOW_SURE + "\n"
+    flags = (
+        ("Kept up", "maintained"),
+        ("Presigned", "presigned"),
+        ("Multipart", "multipart"),
+        ("Versioning", "versioning"),
+        ("Lifecycle", "lifecycle"),
+        ("STS", "sts"),
+        ("Policies", "bucket_policy"),
+        ("Anonymous objects", "anonymous_prefix"),
+        ("Anonymous bucket", "anonymous_bucket"),
+    )
+    options = catalog.object_storage_options()
     text += table(
-        [
-            "Name here",
-            "Kind",
-            "Version",
-            "Licence",
-            "Kept up",
-            "Presigned",
-            "Multipart",
-            "Versioning",
-            "Anonymous by prefix",
-            "Advice",
-        ],
+        ["Name here", "Kind", "In front of", *(title for title, _name in flags), "How sure"],
         [
             [
                 code(option.id),
                 option.kind,
-                cell(option.version),
-                cell(option.licence),
-                *(
-                    "unknown" if flag is None else cell(flag)
-                    for flag in (
-                        option.maintained,
-                        option.presigned,
-                        option.multipart,
-                        option.versioning,
-                        option.anonymous_prefix,
-                    )
-                ),
-                cell(option.advice),
+                cell([backend.replace("_", " ") for backend in option.backends]),
+                *("unknown" if getattr(option, name) is None else cell(getattr(option, name)) for _title, name in flags),
+                option.certainty,
             ]
-            for option in catalog.object_storage_options()
+            for option in options
+        ],
+    )
+    text += "\n## Versions, licences and advice\n\n"
+    text += table(
+        ["Name here", "Version", "Licence", "Port", "Open vulnerabilities", "Advice", "Remark"],
+        [
+            [code(option.id), cell(option.version), cell(option.licence), cell(option.port), cell(option.security), cell(option.advice), cell(option.note)]
+            for option in options
         ],
     )
     return text
@@ -372,6 +376,7 @@ def pages(catalog: Catalog) -> dict[str, str]:
     """File name → content of every reference page."""
     return {
         "catalog-images.md": images_page(catalog),
+        "catalog-object-storage.md": object_storage_page(catalog),
         "catalog-platforms.md": platforms_page(catalog),
         "catalog-ports.md": ports_page(catalog),
         "catalog-releases.md": releases_page(catalog),

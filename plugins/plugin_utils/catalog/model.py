@@ -350,6 +350,7 @@ class ObjectStorageOption:
     sts: bool | None
     bucket_policy: bool | None
     anonymous_prefix: bool | None
+    anonymous_bucket: bool | None
     port: int | None
     health_path: str | None
     environment: tuple[str, ...]

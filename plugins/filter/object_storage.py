@@ -1,0 +1,52 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters about the object store of a site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ..plugin_utils import object_storage
+from ..plugin_utils.catalog import Catalog, CatalogError
+
+
+def _service(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return object_storage.service(Catalog.load(), kind, options)
+    except (CatalogError, object_storage.ServiceError) as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def _problems(site: Mapping[str, Any], hosts: int) -> list[str]:
+    return object_storage.problems(Catalog.load(), site, hosts)
+
+
+def _capabilities(kind: str) -> dict[str, Any]:
+    try:
+        return object_storage.capabilities(Catalog.load(), kind)
+    except CatalogError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def _agents(release: str, files: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        return object_storage.agent_objects(Catalog.load(), release, files)
+    except (CatalogError, object_storage.AgentsError) as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+class FilterModule:
+    """Filters by name."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "object_storage_service": _service,
+            "object_storage_problems": _problems,
+            "object_storage_capabilities": _capabilities,
+            "object_storage_unproven": object_storage.unproven,
+            "agent_objects": _agents,
+        }

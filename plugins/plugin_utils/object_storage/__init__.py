@@ -1,0 +1,13 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a site's object store is: what its kind can do, what is wrong with the choice, and how a host runs it.
+
+The facts are the catalog's; here is what follows from them. Worked out on the controller, since hosts never see the catalog.
+"""
+
+from .agents import AgentsError, agent_objects
+from .kinds import MANAGED, capabilities, problems, unproven
+from .service import ServiceError, service
+
+__all__ = ["MANAGED", "AgentsError", "ServiceError", "agent_objects", "capabilities", "problems", "service", "unproven"]

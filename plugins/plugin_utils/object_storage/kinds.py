@@ -1,0 +1,202 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a kind of store can do, and what is wrong with a site's choice of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..catalog import Catalog, UnknownNameError
+from ..catalog.model import ObjectStorageOption
+
+MANAGED = ("versitygw_posix", "versitygw_s3", "versitygw_azure", "minio_server", "minio_gateway_azure", "minio_gateway_s3")
+"""Kinds that the collection can run on hosts of its own."""
+
+CAPABILITIES = (
+    ("presigned", "presigned URLs"),
+    ("multipart", "multipart upload"),
+    ("versioning", "versioned objects (Docker layer caching)"),
+    ("lifecycle", "expiry rules"),
+    ("sts", "temporary credentials (presigned URLs switched off)"),
+    ("bucket_policy", "bucket policies"),
+    ("anonymous_prefix", "anonymous reads without listing (agents)"),
+    ("anonymous_bucket", "anonymous reads of a whole bucket"),
+)
+
+_SECRET = "a value that is not shown"  # noqa: S105 - what is shown instead of one
+
+
+def _age(version: str) -> str:
+    day = re.search(r"\d{4}-\d{2}-\d{2}", version)
+    return f"{version}, its last, is of {day.group()}" if day else f"its last version is {version}"
+
+
+def capabilities(catalog: Catalog, kind: str) -> dict[str, Any]:
+    """What the catalog says of a kind: the answers by name, and the same as lines for people."""
+    option = catalog.object_storage_option(kind)
+    answers = {name: getattr(option, name) for name, _title in CAPABILITIES}
+    words = {True: "yes", False: "no", None: "unknown"}
+    lines = [f"{title:<52} {words[answers[name]]}" for name, title in CAPABILITIES]
+    state = "maintained" if option.maintained else "NOT MAINTAINED" if option.maintained is False else "unknown whether maintained"
+    head = f"{option.id} ({option.kind}{f', {option.version}' if option.version else ''}, {state})"
+    notes = [text for text in (option.advice, option.note) if text]
+    if option.security:
+        notes.append(f"Open: {', '.join(option.security)}")
+    return {
+        "kind": option.id,
+        "maintained": option.maintained,
+        "version": option.version,
+        "licence": option.licence,
+        "security": list(option.security),
+        "answers": answers,
+        "table": [head, *lines, *notes],
+        "certainty": option.certainty,
+        "source": option.source,
+        # Where the listing cannot be kept closed, the bucket of the agents may be listed: nothing else lies in it.
+        "agents": "objects" if option.anonymous_prefix else "listed" if option.anonymous_bucket else "none",
+    }
+
+
+def problems(catalog: Catalog, site: Mapping[str, Any], hosts: int) -> list[str]:
+    """What is wrong with a site's choice, each as one sentence. *site* holds site variables by name, *hosts* counts circleci_object_storage."""
+    kind = site.get("circleci_object_storage_kind")
+    try:
+        option = catalog.object_storage_option(str(kind))
+    except UnknownNameError:
+        return []  # the check of the variable's choices has said so
+    found = [*_unmaintained(catalog, site, option), *_asked_too_much(site, option), *_hosts(option, hosts), *_buckets(site, option)]
+    if hosts and option.id in MANAGED:
+        found += [*_backend(site, option), *_credentials(site, option)]
+    return found
+
+
+def _unmaintained(catalog: Catalog, site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:
+    accepted = list(site.get("circleci_object_storage_accepted_risks") or [])
+    risky = sorted(other.id for other in catalog.object_storage_options() if other.maintained is False)
+    found = [
+        f"circleci_object_storage_accepted_risks: found {name!r}; allowed are the kinds that nobody maintains: {', '.join(risky)}."
+        for name in accepted
+        if name not in risky
+    ]
+    if option.maintained is False and option.id not in accepted:
+        better = ", ".join(other.id for other in catalog.object_storage_options() if other.maintained and other.id in MANAGED)
+        found.append(
+            f"circleci_object_storage_kind: found {option.id}, which nobody maintains any more: {_age(option.version or 'unknown')}, and "
+            f"{', '.join(option.security)} will stay open; allowed is a maintained kind ({better}, s3), or accept this by name: "
+            f"circleci_object_storage_accepted_risks: [{option.id}]."
+        )
+    return found
+
+
+def _asked_too_much(site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:
+    found = []
+    if site.get("circleci_object_storage_versioning") and option.versioning is not True:
+        found.append(
+            f"circleci_object_storage_versioning: found true, but {option.id} "
+            f"{'cannot keep versions' if option.versioning is False else 'is not known to keep versions'}; allowed is false, which goes without "
+            "Docker layer caching, or another kind."
+        )
+    values = site.get("circleci_values")
+    s3 = (values.get("object_storage") or {}).get("s3") if isinstance(values, Mapping) else None
+    if isinstance(s3, Mapping) and s3.get("presigned") is False and option.sts is not True:
+        found.append(
+            f"circleci_values.object_storage.s3.presigned: found false, which needs temporary credentials, and {option.id} "
+            f"{'has none' if option.sts is False else 'is not known to have them'}; allowed is true, where an object has 5 GB at most."
+        )
+    if not option.anonymous_prefix and not option.anonymous_bucket and option.kind != "service":
+        found.append(f"circleci_object_storage_kind: found {option.id}, which cannot serve the agents without credentials; choose another kind.")
+    return found
+
+
+def _hosts(option: ObjectStorageOption, hosts: int) -> list[str]:
+    if hosts and option.id not in MANAGED:
+        return [
+            f"circleci_object_storage: found {hosts} host(s) in this group, but {option.id} is run by somebody else; "
+            "take them out of the group, or choose a kind that this collection runs: " + ", ".join(MANAGED) + "."
+        ]
+    if hosts > 1 and option.kind == "server":
+        return [
+            f"circleci_object_storage: found {hosts} hosts in this group, and {option.id} keeps the objects on its own host, so that each would have "
+            "others; allowed is one host, or a gateway (versitygw_s3, versitygw_azure) on several behind one name."
+        ]
+    return []
+
+
+def _buckets(site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:
+    found = []
+    data, agents = (str(site.get(f"circleci_object_storage_{name}", "")) for name in ("bucket", "agent_bucket"))
+    if data and data == agents:
+        found.append(
+            f"circleci_object_storage_agent_bucket: found {agents!r}, which is the bucket of artifacts and audit logs too, and everybody can read "
+            "agents; allowed is any other name."
+        )
+    if "azure_blob" in option.backends:
+        found += [
+            f"{name}: found {value!r}; Azure allows no two hyphens in a row in the name of a container."
+            for name, value in (("circleci_object_storage_bucket", data), ("circleci_object_storage_agent_bucket", agents))
+            if "--" in value
+        ]
+    return found
+
+
+def _backend(site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:
+    endpoint, account, key = (str(site.get(f"circleci_object_storage_backend_{name}") or "") for name in ("endpoint", "account", "key"))
+    azure = "azure_blob" in option.backends
+    if option.kind != "gateway":
+        return [
+            f"circleci_object_storage_backend_{name}: is set, but {option.id} has no store behind it; take it out, or choose a gateway."
+            for name, value in (("endpoint", endpoint), ("account", account), ("key", key))
+            if value
+        ]
+    found = []
+    if not account:
+        found.append(f"circleci_object_storage_backend_account: not set, and {option.id} needs it; allowed is {'the name of the storage account' if azure else 'the access key of the store behind'}.")
+    if not endpoint and not azure:
+        found.append(f"circleci_object_storage_backend_endpoint: not set, and {option.id} needs it; allowed is the URL of the store behind.")
+    if endpoint and urlsplit(endpoint).netloc == urlsplit(str(site.get("circleci_object_storage_endpoint", ""))).netloc:
+        found.append(f"circleci_object_storage_backend_endpoint: found {endpoint!r}, which is circleci_object_storage_endpoint: the gateway would ask itself; allowed is the store behind it.")
+    if not key and option.id != "versitygw_azure":
+        found.append(
+            f"circleci_object_storage_backend_key: not set, and {option.id} needs it; allowed is "
+            + ("the key of the storage account. With a managed identity only versitygw_azure works." if azure else "the secret key of the store behind.")
+        )
+    if not azure and key and key == site.get("circleci_object_storage_secret_key"):
+        found.append(
+            f"circleci_object_storage_backend_key: found {_SECRET} and is that of circleci_object_storage_secret_key; allowed is another, so that what "
+            "clients hold does not open the store behind."
+        )
+    return found
+
+
+def _credentials(site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:
+    if not option.id.startswith("minio_"):
+        return []
+    found = []
+    access, secret = (str(site.get(f"circleci_object_storage_{name}") or "") for name in ("access_key", "secret_key"))
+    if access and len(access) < 3:
+        found.append(f"circleci_object_storage_access_key: found {access!r}; MinIO allows 3 characters and more.")
+    if secret and len(secret) < 8:
+        found.append(f"circleci_object_storage_secret_key: found {_SECRET} with {len(secret)} characters; MinIO allows 8 and more.")
+    return found
+
+
+def unproven(kind: str, endpoint: str, own_certificate: bool) -> list[dict[str, str]]:
+    """Findings for preflight and report about what nobody has seen work with the product."""
+    if not own_certificate:
+        return []
+    return [
+        {
+            "check": "object_storage_tls",
+            "level": "warning",
+            "subject": "circleci_object_storage_endpoint",
+            "found": f"{endpoint} with a certificate of the site's private authority ({kind})",
+            "expected": "a certificate that services trust without further settings, or http on a private network",
+            "source": "server-admin values tables: no key for an authority of the object store is documented, and all examples use http",
+            "remedy": "UNPROVEN: put the certificate of a public authority into the Secret onprem-circleci-object-storage-tls, or use http:// on a network that only the site reaches.",
+            "reason": "",
+        }
+    ]
