@@ -10,7 +10,9 @@ import typing as t
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils import arguments as site_arguments
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils import object_storage
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.port_model import SiteInventoryError, site_members
 
 _PREFIX = "circleci_"
 
@@ -30,6 +32,14 @@ class _CatalogFacts:
             self._catalog.platform(t.cast("str", platform))
         except CatalogError as error:
             raise ValueError(str(error)) from error
+
+
+def _stores(variables: t.Mapping[str, t.Any]) -> int:
+    """Hosts of the same site that run its object store."""
+    try:
+        return len(site_members(variables.get("groups", {}), "circleci_object_storage", str(variables.get("inventory_hostname", ""))))
+    except SiteInventoryError as error:
+        raise AnsibleError(str(error)) from error
 
 
 class ActionModule(ActionBase):
@@ -64,6 +74,8 @@ class ActionModule(ActionBase):
             role_options=site_arguments.role_option_names(),
             catalog=_CatalogFacts(),
         )
+        if options["verb"] in ("preflight", "plan", "install"):
+            problems += object_storage.problems(Catalog.load(), values, _stores(variables))
         if problems:
             listing = "\n".join(f"  - {problem}" for problem in problems)
             host = variables.get("inventory_hostname", "?")

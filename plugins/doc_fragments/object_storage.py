@@ -29,4 +29,8 @@ options:
     description: PEM of the authority that signed the store's certificate. Empty trusts what the host trusts.
     type: str
     default: ""
+  backend:
+    description: Whether this is the store behind the site's gateway, so that messages name its variables.
+    type: bool
+    default: false
 """

@@ -16,8 +16,8 @@ from ..plugin_utils.catalog import Catalog, CatalogError
 
 def _service(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return object_storage.service(Catalog.load(), kind, options)
-    except (CatalogError, object_storage.ServiceError) as error:
+        return object_storage.service(kind, options)
+    except object_storage.ServiceError as error:
         raise AnsibleFilterError(str(error)) from error
 
 

@@ -45,7 +45,9 @@ options:
     choices: [present, absent]
     default: present
   store_may_be_missing:
-    description: In check mode only, the store may be missing because the run itself would bring it.
+    description:
+      - In check mode only, the store may be missing because the run itself would bring it.
+      - With O(state=absent) it may be missing because it was taken away before.
     type: bool
     default: false
 attributes:
@@ -122,7 +124,13 @@ def absent(module: AnsibleModule, client: S3Client) -> tuple[list[str], list[str
     options = module.params
     before, keep = [], []
     for wish in wishes(options):
-        state = buckets.read_state(client, wish)
+        try:
+            state = buckets.read_state(client, wish)
+        except S3Error as error:
+            if not (options["store_may_be_missing"] and error.status == 0):
+                raise
+            module.warn(f"bucket {wish.name} was not looked for: {error}")
+            continue
         if not state.exists:
             continue
         before += state.lines(wish)

@@ -97,6 +97,7 @@ def main() -> None:
             timeout=min(30.0, max(1.0, options["wait"])),
             address=options["address"],
             port=options["port"],
+            backend=options["backend"],
         )
         found = wait_until_healthy(client, options["bucket"], options["wait"])
         client.close()

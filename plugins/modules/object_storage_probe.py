@@ -28,6 +28,10 @@ options:
     description: Bucket of the agents. Empty leaves the questions about anonymous reads out.
     type: str
     default: ""
+  agents_listed:
+    description: Whether the listing of O(agent_bucket) is open on purpose, because the kind of store cannot open objects only.
+    type: bool
+    default: false
   required:
     description:
       - Names of the questions whose answer must be yes.
@@ -80,6 +84,7 @@ def main() -> None:
             **STORE_SPEC,
             "bucket": {"type": "str", "required": True},
             "agent_bucket": {"type": "str", "default": ""},
+            "agents_listed": {"type": "bool", "default": False},
             "required": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -87,7 +92,8 @@ def main() -> None:
     options = module.params
     if module.check_mode:
         module.exit_json(changed=False, results=[], table=[])
-    required = tuple(options["required"]) or (*REQUIRED, *(("anonymous_agents", "anonymous_agents_scope") if options["agent_bucket"] else ()))
+    anonymous = ("anonymous_agents", *(() if options["agents_listed"] else ("anonymous_agents_scope",)))
+    required = tuple(options["required"]) or (*REQUIRED, *(anonymous if options["agent_bucket"] else ()))
     try:
         client = client_from(options)
         results = Conformance(client, credentials_from(options), options["bucket"], options["agent_bucket"]).run(required)

@@ -21,6 +21,8 @@ from .signature import UNSIGNED, Credentials, encode_path, encode_query, presign
 
 Body = Union[bytes, BinaryIO]
 CHUNK = 1 << 20
+_OWN = {name: f"circleci_object_storage_{name}" for name in ("endpoint", "access_key", "secret_key", "region")}
+_BACKEND = {name: f"circleci_object_storage_backend_{last}" for name, last in zip(_OWN, ("endpoint", "account", "key", "region"))}
 
 
 class S3Error(Exception):
@@ -81,11 +83,15 @@ def _text(body: bytes, name: str) -> str:
 class S3Client:
     """One endpoint with one key pair; thread-unsafe, keeps one connection."""
 
-    def __init__(self, endpoint: str, credentials: Optional[Credentials], *, ca_data: str = "", timeout: float = 30.0, address: str = "", port: int = 0) -> None:
-        """*address* and *port* are where to connect to instead of where the endpoint's name leads; name and certificate stay those of the endpoint."""
+    def __init__(self, endpoint: str, credentials: Optional[Credentials], *, ca_data: str = "", timeout: float = 30.0, address: str = "", port: int = 0, backend: bool = False) -> None:
+        """*address* and *port* are where to connect to instead of where the endpoint's name leads; name and certificate stay those of the endpoint.
+
+        With *backend* sentences name the variables of the store behind a gateway.
+        """
+        self._names = _BACKEND if backend else _OWN
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.path.strip("/"):
-            raise S3Error(f"circleci_object_storage_endpoint is {endpoint!r}; it must be http(s)://host[:port] and nothing behind it")
+            raise S3Error(f"{self._names['endpoint']} is {endpoint!r}; it must be http(s)://host[:port] and nothing behind it")
         self.endpoint = f"{parts.scheme}://{parts.netloc}"
         self.host = parts.netloc
         self._hostname, self._port = parts.hostname, parts.port
@@ -128,11 +134,11 @@ class S3Client:
         if isinstance(error, ssl.SSLCertVerificationError):
             return S3Error(f"{where} has a certificate that is not trusted here ({error.verify_message}); give the PEM of its authority, or use a certificate that is trusted")
         if isinstance(error, ssl.SSLError):
-            return S3Error(f"{where} does not speak TLS as asked ({error.reason or error}); does it answer plain http on that port? Then write http:// in circleci_object_storage_endpoint")
+            return S3Error(f"{where} does not speak TLS as asked ({error.reason or error}); does it answer plain http on that port? Then write http:// in {self._names['endpoint']}")
         if isinstance(error, http.client.BadStatusLine) and self._tls is None:
-            return S3Error(f"{where} does not answer in http; does it speak TLS on that port? Then write https:// in circleci_object_storage_endpoint")
+            return S3Error(f"{where} does not answer in http; does it speak TLS on that port? Then write https:// in {self._names['endpoint']}")
         if isinstance(error, socket.gaierror):
-            return S3Error(f"{where}: its name cannot be resolved ({error.strerror}); check DNS and circleci_object_storage_endpoint")
+            return S3Error(f"{where}: its name cannot be resolved ({error.strerror}); check DNS and {self._names['endpoint']}")
         if isinstance(error, (TimeoutError, socket.timeout)):
             return S3Error(f"{where} did not answer within {self._timeout:.0f} seconds; is the service up and the port open?")
         return S3Error(f"{where} cannot be reached ({error}); is the service up and the port open?")
@@ -207,9 +213,10 @@ class S3Client:
         code = response.code
         message = _text(response.body, "Message")
         hints = {
-            "InvalidAccessKeyId": "check circleci_object_storage_access_key",
-            "SignatureDoesNotMatch": "check circleci_object_storage_secret_key and circleci_object_storage_region",
-            "AuthorizationHeaderMalformed": "check circleci_object_storage_region, which must be the region of the store",
+            "InvalidAccessKeyId": f"check {self._names['access_key']}",
+            "SignatureDoesNotMatch": f"check {self._names['secret_key']} and {self._names['region']}",
+            "AuthorizationFailure": f"the store behind the gateway refuses its key: check {_BACKEND['access_key']} and {_BACKEND['secret_key']}",
+            "AuthorizationHeaderMalformed": f"check {self._names['region']}, which must be the region of the store",
             "RequestTimeTooSkewed": "the clocks of this host and the store differ by more than 15 minutes: set them by the same time server",
             "AccessDenied": "the key pair lacks the right for that",
             "BucketAlreadyExists": "the bucket belongs to somebody else: choose another name",
@@ -219,9 +226,9 @@ class S3Client:
         }
         hint = hints.get(code, "")
         if response.status == 403 and not code:
-            hint = "check circleci_object_storage_access_key and circleci_object_storage_secret_key"
+            hint = f"check {self._names['access_key']} and {self._names['secret_key']}"
         if response.status == 400 and b"HTTPS server" in response.body:
-            hint = "the store speaks TLS on that port: write https:// in circleci_object_storage_endpoint"
+            hint = f"the store speaks TLS on that port: write https:// in {self._names['endpoint']}"
         said = " ".join(part for part in (code, message) if part) or response.body[:200].decode(errors="replace").strip() or "no reason"
         return S3Error(f"{self.endpoint} answered {response.status} to {what}: {said}{f'; {hint}' if hint else ''}", response.status, code)
 

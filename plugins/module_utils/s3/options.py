@@ -17,6 +17,7 @@ STORE_SPEC: dict[str, Any] = {
     "secret_key": {"type": "str", "required": True, "no_log": True},
     "region": {"type": "str", "default": "us-east-1"},
     "store_ca_certificate": {"type": "str", "default": ""},
+    "backend": {"type": "bool", "default": False},
 }
 
 
@@ -27,4 +28,4 @@ def credentials_from(options: Mapping[str, Any]) -> Credentials:
 
 def client_from(options: Mapping[str, Any]) -> S3Client:
     """The client that a module's options describe."""
-    return S3Client(options["endpoint"], credentials_from(options), ca_data=options["store_ca_certificate"])
+    return S3Client(options["endpoint"], credentials_from(options), ca_data=options["store_ca_certificate"], backend=options["backend"])

@@ -8,6 +8,6 @@ The facts are the catalog's; here is what follows from them. Worked out on the c
 
 from .agents import AgentsError, agent_objects
 from .kinds import MANAGED, capabilities, problems, unproven
-from .service import ServiceError, service
+from .running import ServiceError, service
 
 __all__ = ["MANAGED", "AgentsError", "ServiceError", "agent_objects", "capabilities", "problems", "service", "unproven"]

@@ -134,6 +134,8 @@ def _buckets(site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:
             f"circleci_object_storage_agent_bucket: found {agents!r}, which is the bucket of artifacts and audit logs too, and everybody can read "
             "agents; allowed is any other name."
         )
+    if option.id == "versitygw_s3" and len(data) > 55:
+        found.append(f"circleci_object_storage_bucket: found {data!r} with {len(data)} characters; {option.id} allows 55, as it makes a second bucket with -gateway at the end.")
     if "azure_blob" in option.backends:
         found += [
             f"{name}: found {value!r}; Azure allows no two hyphens in a row in the name of a container."

@@ -9,25 +9,25 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..catalog import Catalog
 from .kinds import MANAGED
 
 CONFIG_DIR = "/etc/onprem-circleci/object-storage"
 PROGRAM_DIR = "/usr/local/bin"
+USER = "circleci-store"
 
 
 class ServiceError(Exception):
     """One sentence for the operator."""
 
 
-def service(catalog: Catalog, kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def service(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Everything about the service of *kind*.
 
     ``arguments`` can be read by everybody on the host, so that no credentials are in them; ``environment`` is a secret.
     """
     if kind not in MANAGED:
         raise ServiceError(f"circleci_object_storage_kind: found {kind!r}, which is not run on hosts of circleci_object_storage; allowed is one of {', '.join(MANAGED)}.")
-    option = catalog.object_storage_option(kind)
+    config = _config(options)
     family, _, backend = kind.partition("_")
     made = (_versitygw if family == "versitygw" else _minio)(backend, options)
     artifact = {"minio_gateway_azure": "minio-gateway-azure", "minio_gateway_s3": "minio-gateway-s3"}.get(kind, family)
@@ -42,16 +42,22 @@ def service(catalog: Catalog, kind: str, options: Mapping[str, Any]) -> dict[str
         "command": " ".join(unit_word(word) for word in (f"{PROGRAM_DIR}/{family}", *made["arguments"])),
         "environment": environment,
         "environment_file": environment_file(environment),
-        "folders": made["folders"],
-        # Both programs find them under these names.
-        "certificate": f"{_certificates(options)}/public.crt",
-        "private_key": f"{_certificates(options)}/private.key",
-        "maintained": option.maintained,
+        "directories": [
+            *({"path": path} for path in ("/etc/onprem-circleci", config, f"{config}/certs")),
+            *({"path": path, "owner": USER, "group": USER, "mode": "0750"} for path in made["folders"]),
+        ],
+        "keeps_data": bool(made["folders"]),
+        "is_gateway": not made["folders"],
+        # Bucket behind the gateway that must be there before it starts, since it keeps the policies of all others.
+        "policies": environment.get("VGW_S3_META_BUCKET", ""),
+        # MinIO looks for these names.
+        "certificate": f"{config}/certs/public.crt",
+        "private_key": f"{config}/certs/private.key",
     }
 
 
-def _certificates(options: Mapping[str, Any]) -> str:
-    return f"{options.get('config_dir') or CONFIG_DIR}/certs"
+def _config(options: Mapping[str, Any]) -> str:
+    return str(options.get("config_dir") or CONFIG_DIR)
 
 
 def _listen(options: Mapping[str, Any]) -> str:
@@ -60,7 +66,6 @@ def _listen(options: Mapping[str, Any]) -> str:
 
 
 def _versitygw(backend: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    certs = _certificates(options)
     environment = {
         "ROOT_ACCESS_KEY_ID": options["access_key"],
         "ROOT_SECRET_ACCESS_KEY": options["secret_key"],
@@ -72,12 +77,12 @@ def _versitygw(backend: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "VGW_QUIET": "true",
     }
     if options.get("tls"):
-        environment |= {"VGW_CERT": f"{certs}/public.crt", "VGW_KEY": f"{certs}/private.key"}
+        environment |= {"VGW_CERT": f"{_config(options)}/certs/public.crt", "VGW_KEY": f"{_config(options)}/certs/private.key"}
     arguments, folders = [backend], []
     if backend == "posix":
         buckets, versions = (f"{options['data_dir']}/posix/{name}" for name in ("buckets", "versions"))
         arguments.append(buckets)
-        folders = [f"{options['data_dir']}/posix", buckets]
+        folders = [options["data_dir"], f"{options['data_dir']}/posix", buckets]
         if options.get("versioning"):
             environment["VGW_VERSIONING_DIR"] = versions
             folders.append(versions)
@@ -88,7 +93,13 @@ def _versitygw(backend: str, options: Mapping[str, Any]) -> dict[str, Any]:
             "VGW_S3_ENDPOINT": options["backend_endpoint"],
             "VGW_S3_REGION": options["backend_region"],
             "VGW_S3_USE_PATH_STYLE": "true",
+            "VGW_S3_META_BUCKET": f"{options['bucket']}-gateway",
+            # Many stores send no checksums, and each answer without would be a line in the log.
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }
+        if str(options["backend_endpoint"]).startswith("http:"):
+            # Without TLS the SDK of the gateway cannot send the checksum of what it passes on.
+            environment["VGW_S3_DISABLE_DATA_INTEGRITY_CHECK"] = "true"
     else:
         environment["AZ_ACCOUNT_NAME"] = options["backend_account"]
         # Without a key the gateway takes the managed identity of its host.
@@ -103,12 +114,14 @@ def _minio(mode: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "MINIO_BROWSER": "off",
         "MINIO_UPDATE": "off",
         "MINIO_SITE_REGION": options["region"],
+        # It does not start without, and writes nothing there.
+        "HOME": "/nonexistent",
     }
-    common = ["--quiet", "--address", _listen(options), "--certs-dir", _certificates(options)]
+    common = ["--quiet", "--address", _listen(options), "--certs-dir", f"{_config(options)}/certs"]
     folders: list[str] = []
     if mode == "server":
         data = f"{options['data_dir']}/minio"
-        arguments, folders = ["server", *common, data], [data]
+        arguments, folders = ["server", *common, data], [options["data_dir"], data]
     elif mode == "gateway_azure":
         environment |= {"AZURE_STORAGE_ACCOUNT": options["backend_account"], "AZURE_STORAGE_KEY": options["backend_key"]}
         arguments = ["gateway", "azure", *common, *([options["backend_endpoint"]] if options.get("backend_endpoint") else [])]

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.host.units import Folder, HostError, HostUnits, User
+
+NOBODY = "circleci-unit-test-nobody"
+
+
+class Host:
+    """Notes commands; the users of this machine are real and stay as they are."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.commands: list[list[str]] = []
+        self.code = code
+
+    def __call__(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        self.commands.append(list(argv))
+        return subprocess.CompletedProcess(list(argv), self.code, "", "no room for users")
+
+
+def apply(host: Host, *users: User, check: bool = False, folders: Sequence[Folder] = ()) -> list[str]:
+    return HostUnits(folders, [], [], users=users, run=host).apply(check=check).changes
+
+
+def test_user_that_is_missing_is_made_without_a_login() -> None:
+    host = Host()
+    assert apply(host, User(NOBODY)) == [f"user {NOBODY}"]
+    (command,) = host.commands
+    assert command[0] == "useradd" and command[-1] == NOBODY and "/usr/sbin/nologin" in command and "--user-group" in command
+
+
+def test_user_that_is_there_is_left_alone() -> None:
+    host = Host()
+    assert apply(host, User("root")) == [] and host.commands == []
+
+
+def test_user_goes_when_nobody_needs_it() -> None:
+    host = Host()
+    assert apply(host, User(NOBODY, absent=True)) == [] and host.commands == []
+    assert apply(host, User("daemon", absent=True)) == ["remove user daemon"] and host.commands == [["userdel", "daemon"]]
+
+
+def test_check_mode_makes_no_user_and_knows_its_folders(tmp_path: Path) -> None:
+    host = Host()
+    folder = Folder(tmp_path / "data", 0o750, NOBODY, NOBODY)
+    assert apply(host, User(NOBODY), check=True, folders=[folder]) == [f"user {NOBODY}", f"folder {tmp_path}/data"]
+    assert host.commands == [] and not (tmp_path / "data").exists()
+
+
+def test_user_that_cannot_be_made_is_a_sentence() -> None:
+    with pytest.raises(HostError, match=f"user {NOBODY}: no room for users"):
+        apply(Host(1), User(NOBODY))
