@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ansible_collections.onprem.circleci_server.plugins.module_utils.host.units import Folder, HostError, HostUnits, User
+from ansible_collections.onprem.circleci_server.plugins.module_utils.host.units import (
+    Folder,
+    HostError,
+    HostUnits,
+    User,
+)
 
 NOBODY = "circleci-unit-test-nobody"
 
