@@ -151,7 +151,9 @@ options:
     type: bool
     default: false
   delete_secrets:
-    description: Whether O(state=absent) deletes the Secrets that outlive a release.
+    description:
+      - Whether O(state=absent) deletes the Secrets that outlive a release.
+      - Together with O(delete_volumes) it deletes the namespace too, when the collection made it.
     type: bool
     default: false
   state_file:
@@ -418,9 +420,10 @@ def absent(module: AnsibleModule, lifecycle: Lifecycle) -> dict[str, Any]:
     removal = lifecycle.removal(
         delete_volumes=module.params["delete_volumes"], delete_secrets=module.params["delete_secrets"]
     )
-    changed = bool(removal["release"] or removal["volumes"] or removal["secrets"])
+    changed = bool(removal["release"] or removal["volumes"] or removal["secrets"] or removal["namespace"])
     before = [f"release {module.params['name']}"] if removal["release"] else []
     before += [f"volume claim {name}" for name in removal["volumes"]] + [f"Secret {name}" for name in removal["secrets"]]
+    before += [f"namespace {module.params['namespace']}"] if removal["namespace"] else []
     if changed and not module.check_mode:
         lifecycle.remove(removal)
     return {

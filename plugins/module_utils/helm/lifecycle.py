@@ -313,7 +313,9 @@ class Lifecycle:
     def removal(self, *, delete_volumes: bool, delete_secrets: bool) -> dict[str, Any]:
         """What an uninstall takes away and what it leaves."""
         namespace = self.wanted.namespace
-        found: dict[str, Any] = {"release": False, "volumes": [], "secrets": [], "kept_volumes": [], "kept_secrets": []}
+        found: dict[str, Any] = {
+            "release": False, "namespace": False, "volumes": [], "secrets": [], "kept_volumes": [], "kept_secrets": [],
+        }  # fmt: skip
         if not self._namespace():
             return found
         present = self.current()
@@ -333,6 +335,9 @@ class Lifecycle:
             if managed == "onprem.circleci_server" or keep or (managed == "Helm" and metadata["name"] not in manifest):
                 kept.append(metadata["name"])
         found["secrets" if delete_secrets else "kept_secrets"] = sorted(kept)
+        # Ours is only a namespace that the verb secrets made; one that was there before stays.
+        labels = (self.api.request("GET", f"/api/v1/namespaces/{namespace}")["metadata"].get("labels")) or {}
+        found["namespace"] = delete_volumes and delete_secrets and labels.get("app.kubernetes.io/managed-by") == "onprem.circleci_server"
         return found
 
     def remove(self, removal: Mapping[str, Any]) -> None:
@@ -347,9 +352,34 @@ class Lifecycle:
                 except KubeError as error:
                     if error.status != 404:
                         raise
+        if removal["namespace"]:
+            with contextlib.suppress(KubeError):
+                self.api.request("DELETE", f"/api/v1/namespaces/{namespace}")
+        if removal["volumes"] or removal["namespace"]:
+            self._wait_until_gone(removal)
         if self.wanted.state_file:
             with contextlib.suppress(FileNotFoundError):
                 Path(self.wanted.state_file).unlink()
+
+    def _wait_until_gone(self, removal: Mapping[str, Any], seconds: float = 300.0) -> None:
+        """The provisioner of the volumes must still be there while it deletes their data."""
+        namespace, deadline = self.wanted.namespace, self.clock() + seconds
+        while True:
+            left = [
+                f"volume {item['metadata']['name']}"
+                for item in self.api.request("GET", "/api/v1/persistentvolumes").get("items", [])
+                if ((item.get("spec") or {}).get("claimRef") or {}).get("namespace") == namespace
+                and item["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
+                and item["spec"]["claimRef"].get("name") in removal["volumes"]
+            ]
+            if removal["namespace"] and get_or_none(self.api, f"/api/v1/namespaces/{namespace}"):
+                left.append(f"namespace {namespace}")
+            if not left:
+                return
+            if self.clock() >= deadline:
+                raise ReleaseError("still_there", f"after {seconds:.0f} s these are still being deleted: {', '.join(left)}. Run the same command again.")
+            self.progress({"phase": "uninstall", "done": 0, "total": 0, "waiting_for": left})
+            self.sleep(1.0)
 
 
 def _drift(diff: ObjectDiff) -> str:
