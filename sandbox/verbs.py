@@ -7,13 +7,14 @@ import json
 import secrets
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import docker, layout
-from .common import cache_dir, write_atomic
+from .common import SandboxError, cache_dir, write_atomic
 
 INVENTORY = "/root/inventory"
 SECRETS = "/etc/onprem-circleci/secrets.yml"
@@ -136,6 +137,14 @@ def host_of(verb: str) -> str:
     return "workstation" if verb in CONNECTED_VERBS else "bastion"
 
 
+def read(host: str, path: str) -> bytes:
+    """A file of a host."""
+    done = subprocess.run(["docker", "exec", layout.host(host).container, "cat", path], check=False, capture_output=True)
+    if done.returncode != 0:
+        raise SandboxError(f"{host}: {path} cannot be read: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
+
+
 def show(verb: str, *, extra: Mapping[str, Any] | None = None, arguments: Sequence[str] = ()) -> int:
     """Run a verb with its ordinary output on this terminal and return its exit code."""
     container = layout.host(host_of(verb)).container
@@ -143,19 +152,37 @@ def show(verb: str, *, extra: Mapping[str, Any] | None = None, arguments: Sequen
     return subprocess.run([*_EXEC, container, *words], check=False).returncode
 
 
-def run(verb: str, *, extra: Mapping[str, Any] | None = None, arguments: Sequence[str] = (), log: Path | None = None) -> Result:
-    """Run a verb and read its events."""
+def run(
+    verb: str,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    arguments: Sequence[str] = (),
+    log: Path | None = None,
+    kill_at: str = "",
+) -> Result:
+    """Run a verb and read its events. *kill_at* names a task at whose start ansible-playbook gets SIGKILL, as at a power cut of its host."""
     container = layout.host(host_of(verb)).container
     words = command(verb, extra=extra, arguments=arguments, environment={"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.jsonl"})
-    done = subprocess.run([*_EXEC, container, *words], check=False, capture_output=True, text=True)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        process = subprocess.Popen([*_EXEC, container, *words], stdout=subprocess.PIPE, stderr=errors, text=True)
+        lines = []
+        for line in process.stdout or ():
+            lines.append(line.rstrip("\n"))
+            if kill_at and '"v2_playbook_on_task_start"' in line and kill_at == json.loads(line).get("task", {}).get("name"):
+                docker.execute(container, ["pkill", "-KILL", "-f", "ansible-playbook"], check=False)
+                kill_at = ""
+        code = process.wait()
+        errors.seek(0)
+        told = errors.read()
+    if kill_at:
+        raise SandboxError(f"{verb} never came to the task {kill_at!r}; it ended with {code}")
     if log is not None:
-        log.write_text(shlex.join(words) + "\n" + done.stdout + done.stderr, encoding="utf-8")
-    events = []
-    for line in done.stdout.splitlines():
-        if line.startswith("{"):
-            try:
-                events.append(json.loads(line))
-            except ValueError:
-                continue
+        log.write_text(shlex.join(words) + "\n" + "\n".join(lines) + "\n" + told, encoding="utf-8")
+    events, other = [], []
+    for line in lines:
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            other.append(line)
     stats: dict[str, Any] = next((event["stats"] for event in reversed(events) if event.get("_event") == "v2_playbook_on_stats"), {})
-    return Result(verb, done.returncode, events, done.stderr + "\n".join(line for line in done.stdout.splitlines() if not line.startswith("{")), stats)
+    return Result(verb, code, events, told + "\n".join(other), stats)

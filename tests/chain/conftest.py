@@ -31,8 +31,8 @@ class Chain:
     def sandbox(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "sandbox", *arguments], cwd=ROOT, check=False, capture_output=True, text=True)
 
-    def run(self, verb: str, *, extra: Mapping[str, Any] | None = None, arguments: Sequence[str] = (), name: str = "") -> verbs.Result:
-        return verbs.run(verb, extra=extra, arguments=arguments, log=self.logs / f"{name or verb}.log")
+    def run(self, verb: str, *, extra: Mapping[str, Any] | None = None, arguments: Sequence[str] = (), name: str = "", kill_at: str = "") -> verbs.Result:
+        return verbs.run(verb, extra=extra, arguments=arguments, log=self.logs / f"{name or verb}.log", kill_at=kill_at)
 
     def on(self, host: str, *command: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
         return docker.execute(layout.host(host).container, list(command), check=False, stdin=stdin)

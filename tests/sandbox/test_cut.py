@@ -14,9 +14,9 @@ from sandbox import docker, layout, machine, site, tripwire
 
 SITE = [item for item in layout.HOSTS if item.network == "site"]
 INSIDE = [item for item in SITE if item.name != "gateway"]
-OUTSIDE_NAMES = ["github.com", "registry-1.docker.io", "cciserver.azurecr.io", "deb.debian.org", "dl.k8s.io"]
-# public, private, the stand-in internet, a documentation address, the machine's own metadata service
-OUTSIDE_ADDRESSES = ["1.1.1.1", "192.168.1.1", "10.94.0.20", "10.94.0.10", "203.0.113.7", "169.254.169.254"]
+OUTSIDE_NAMES = ["github.com", "registry-1.docker.io", "cciserver.azurecr.io", "dl.k8s.io"]
+# addresses for documentation, and the stand-in internet
+OUTSIDE_ADDRESSES = ["192.0.2.1", "198.51.100.7", "203.0.113.7", "10.94.0.20", "10.94.0.10"]
 
 
 @pytest.fixture(scope="module", autouse=True)
