@@ -103,7 +103,7 @@ test-fast: drift lint types house units docs-lint sanity ## All gates that need 
 
 # --- sandbox --------------------------------------------------------------------------------------------------------
 
-.PHONY: sandbox sandbox-down demo test-sandbox test
+.PHONY: sandbox sandbox-down demo test-sandbox test-molecule test
 sandbox: toolchain ## Build and start the sandbox: a connected network and a cut-off site
 	@$(SANDBOX) up
 
@@ -115,6 +115,9 @@ demo: build ## The main job: install into the cut-off site, show the report
 
 test-sandbox: build ## The chain on the sandbox: empty, install, again, finished, probe, kill, negatives, uninstall
 	@$(BIN)/python -m pytest -q -x tests/chain --tarball $(TARBALL) $(CHAIN)
+
+test-molecule: build ## One scenario of Molecule on the sandbox: make test-molecule SCENARIO=default
+	@cd $(CURDIR) && PATH=$(BIN):$$PATH ONPREM_CIRCLECI_TARBALL=$(CURDIR)/$(TARBALL) $(BIN)/molecule test --scenario-name $(or $(SCENARIO),default)
 
 # What lands is decided by the gates that the tree passes today, cheapest first. docs-lint, sanity and test-sandbox join one by one.
 test: ruff drift yamllint types house ansible-lint units ## Everything that .ci/run runs

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import artifacts, docker, layout, machine, site, snapshots, tripwire
+from . import artifacts, docker, layout, machine, site, snapshots, tripwire, verbs
 from .common import SandboxError, cache_dir, lock, say
 
 
@@ -125,6 +125,15 @@ def install_collection(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_verb(args: argparse.Namespace) -> int:
+    prepare(start=False)
+    for name in ("workstation", "bastion"):
+        verbs.prepare(name)
+    answers = {} if args.stop_at_gates else {"circleci_gates_passed": verbs.ANSWERED_GATES}
+    arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
+    return verbs.show(args.name, extra=answers, arguments=arguments)
+
+
 def show_tripwire(args: argparse.Namespace) -> int:
     prepare(start=False)
     if args.reset:
@@ -183,6 +192,11 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("install-collection", help="install a built collection on workstation and bastion")
     one.add_argument("tarball")
     one.set_defaults(function=install_collection)
+    one = commands.add_parser("verb", help="run a verb of the collection where an operator would: bundle on the workstation, all others on the bastion")
+    one.add_argument("--stop-at-gates", action="store_true", help="do not answer the gates of a person in advance")
+    one.add_argument("name")
+    one.add_argument("arguments", nargs=argparse.REMAINDER, help="further arguments for ansible-playbook")
+    one.set_defaults(function=run_verb)
     one = commands.add_parser("tripwire", help="how often site hosts asked for or sent to anything outside, as JSON")
     one.add_argument("--reset", action="store_true", help="start counting anew")
     one.add_argument("--fail", action="store_true", help="exit 1 when anything was counted")
