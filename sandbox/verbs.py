@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import docker, layout
+from . import docker, layout, machine
 from .common import SandboxError, cache_dir, write_atomic
 
 INVENTORY = "/root/inventory"
@@ -102,6 +102,8 @@ def made_secrets() -> dict[str, str]:
 
 def prepare(host: str) -> None:
     """Put inventory and vaulted secrets on *host*, as an operator would once."""
+    if not machine.daemon_answers():
+        raise SandboxError("no docker daemon answers, so the sandbox is not up: run `python3 -m sandbox up`")
     target = layout.host(host).container
     given = made_secrets()
     password = cache_dir() / "sandbox" / "vault-password"
