@@ -76,7 +76,7 @@ class Wish:
 def documents_of(wish: Wish) -> list[dict[str, Any]]:
     """The objects of the manifest as this site needs them, in the order in which they are applied."""
     relocated = _relocation(wish)
-    documents = [_without_ca_bundles(document) for document in parse_documents(wish.manifest)]
+    documents = [_without_placeholders(document) for document in parse_documents(wish.manifest)]
     if not documents:
         raise AddonError([f"The manifest of {wish.name} holds no object. Make the bundle anew on the connected side."])
     problems: list[str] = []
@@ -112,12 +112,12 @@ def _owned(document: dict[str, Any], addon: str) -> dict[str, Any]:
     return document
 
 
-def _without_ca_bundles(value: Any) -> Any:
-    """Upstream prints placeholders where the add-on itself puts the authority of its webhooks."""
+def _without_placeholders(value: Any) -> Any:
+    """Upstream prints what its generator left empty, and placeholders where the add-on itself puts the authority of its webhooks."""
     if isinstance(value, dict):
-        return {key: _without_ca_bundles(item) for key, item in value.items() if key != "caBundle"}
+        return {key: _without_placeholders(item) for key, item in value.items() if key not in ("caBundle", "creationTimestamp")}
     if isinstance(value, list):
-        return [_without_ca_bundles(item) for item in value]
+        return [_without_placeholders(item) for item in value]
     return value
 
 

@@ -116,7 +116,9 @@ class FakeKube:
         if not body.get("kind") or not body.get("apiVersion") or body["metadata"]["name"] != parts[-1]:
             raise KubeError(400, "an applied object needs apiVersion, kind and the name of its path")
         self._validate(path, body)
-        _merge(self.objects.setdefault(path, {"metadata": {"name": parts[-1]}}), body)
+        found = self.objects.setdefault(path, {"metadata": {"name": parts[-1]}})
+        _merge(found, body)
+        found["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
         return copy.deepcopy(self.objects[path])
 
     @staticmethod

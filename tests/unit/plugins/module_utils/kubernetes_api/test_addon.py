@@ -26,7 +26,7 @@ metadata: {name: pool-system}
 ---
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {name: pools.pool.example}
+metadata: {name: pools.pool.example, creationTimestamp: null}
 spec: {conversion: {webhook: {clientConfig: {caBundle: Cg==}}}}
 ---
 apiVersion: apps/v1
