@@ -147,6 +147,11 @@ removed:
   returned: always
   type: list
   elements: str
+findings:
+  description: For M(onprem.circleci_server.site_verdict) what is worth a look although no client failed because of it.
+  returned: always
+  type: list
+  elements: dict
 evidence:
   description: The outcome as a level of proof, for M(onprem.circleci_server.site_verdict).
   returned: always
@@ -168,7 +173,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.helm.kube import KubeError, KubernetesClient
 from ..module_utils.mirror.progress import replace_json
 from ..module_utils.nomad.client import NomadClient
-from ..module_utils.nomad.probe import InfrastructureProbe, Outcome, Settings, Wanted, evidence
+from ..module_utils.nomad.probe import InfrastructureProbe, Outcome, Settings, Wanted, evidence, findings
 from ..module_utils.nomad.transport import AddressTransport, ClusterTransport, NomadError, Transport
 from ..module_utils.s3.client import S3Error
 from ..module_utils.s3.options import STORE_SPEC, client_from
@@ -279,7 +284,7 @@ def main() -> None:
         module.fail_json(msg="kubeconfig and namespace are needed to reach Nomad in the cluster, or nomad_address to reach it elsewhere")
     if module.check_mode:
         skipped = {"level": "infrastructure probe", "state": "not run", "detail": "", "missing": ["a run without --check"]}
-        module.exit_json(changed=False, passed=False, clients=[], problems=[], unlisted=[], removed=[], evidence=skipped)
+        module.exit_json(changed=False, passed=False, clients=[], problems=[], unlisted=[], removed=[], findings=[], evidence=skipped)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ended)
     outcome = prove(options)
@@ -290,6 +295,7 @@ def main() -> None:
         "problems": outcome.problems,
         "unlisted": outcome.unlisted,
         "removed": outcome.removed,
+        "findings": findings(outcome),
         "evidence": proof,
     }
     if options["fail"] and not outcome.passed:

@@ -374,6 +374,22 @@ def evidence(outcome: Outcome, image: str, when: str) -> dict[str, Any]:
     }
 
 
+def findings(outcome: Outcome) -> list[dict[str, Any]]:
+    """What is worth a look although no client failed because of it."""
+    if not outcome.unlisted:
+        return []
+    return [
+        {
+            "urgency": 3,
+            "subject": "Nomad clients",
+            "found": f"{names_of(outcome.unlisted)}, ready and not in the inventory",
+            "expected": "only clients that the group circleci_nomad_clients names",
+            "remedy": "Jobs run there unproved: add them to the group, or purge their nodes.",
+            "source": "",
+        }
+    ]
+
+
 def _match(wanted: Sequence[Wanted], nodes: Sequence[Node]) -> list[tuple[Wanted, Optional[Node]]]:
     """Nodes by name, or else by address; of several with one name the one that lives."""
     ranked = sorted(nodes, key=lambda node: (node.status != "ready", not node.eligible))
