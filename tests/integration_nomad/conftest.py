@@ -39,7 +39,7 @@ def program(name: str, version: str) -> Path:
     item = artifacts.find(name, version)
     if not artifacts.is_ready(item):
         pytest.fail(f"{name} {version} is not built; `make test-nomad` does it, or `python -m sandbox artifacts {name} --build`")
-    return artifacts.ensure(item) / name
+    return Path(artifacts.ensure(item)) / name
 
 
 def until(question: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:

@@ -171,7 +171,7 @@ class FakeNomad:
     def _place(self, group: dict[str, Any]) -> str:
         (constraint,) = group["Constraints"]
         assert (constraint["LTarget"], constraint["Operand"]) == ("${node.unique.id}", "=")
-        return next(item["Name"] for item in self.node_list if item["ID"] == constraint["RTarget"])
+        return str(next(item["Name"] for item in self.node_list if item["ID"] == constraint["RTarget"]))
 
     def _evaluation(self, job: str) -> dict[str, Any]:
         failed = {group["Name"]: self.refused[name] for group in self.jobs[job]["TaskGroups"] if (name := self._place(group)) in self.refused}
