@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
+from ..plugin_utils.bundle_contents import PROBE_REPOSITORY
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.port_model import SiteInventoryError, site_members
 from ..plugin_utils.port_model.inventory import GROUPS
@@ -35,6 +36,22 @@ def service_wants(release: str) -> list[dict[str, Any]]:
     ]
 
 
+def probe_image(release: str, image: str = "") -> str:
+    """Image of the infrastructure probe as the private registry names it: the given one, or the catalog's C(cimg/base)."""
+    if image:
+        return image
+    try:
+        found = [item.reference for item in Catalog.load().images(release) if item.repository == PROBE_REPOSITORY and item.reference]
+    except CatalogError as error:
+        raise AnsibleFilterError(f"probe_image: {error}") from error
+    if not found:
+        raise AnsibleFilterError(
+            f"circleci_probe_image: is empty, and the catalog names no {PROBE_REPOSITORY} for release {release}. "
+            "Give an image with a shell and curl that the private registry has."
+        )
+    return str(found[0])
+
+
 def site_connections(
     variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str
 ) -> dict[str, dict[str, Any]]:
@@ -58,4 +75,4 @@ class FilterModule:
     """Filters of the verify engine."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"service_wants": service_wants, "site_connections": site_connections}
+        return {"service_wants": service_wants, "site_connections": site_connections, "probe_image": probe_image}

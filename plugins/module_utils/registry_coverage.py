@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,10 +12,12 @@ from typing import Any, Callable, Optional
 
 from .discovery.references import parse_or_none
 from .discovery.walk import CONTAINER_LISTS
-from .helm.kube import KubeApi, KubeError
+from .helm.kube import KubeApi
 from .mirror.bundle import BundleRef
 from .mirror.load import map_target
 from .mirror.oci import Reference
+from .nomad.client import NomadClient
+from .nomad.transport import ClusterTransport, NomadError
 
 
 @dataclass
@@ -58,26 +59,21 @@ def _containers(node: Any) -> Iterable[str]:
 
 def from_nomad(api: KubeApi, namespace: str, service: str) -> dict[str, Used]:
     """Images of the Docker tasks of all jobs that Nomad has, asked through the API server; nothing when there is no Nomad."""
-    base = f"/api/v1/namespaces/{namespace}/services/{service}/proxy/v1"
+    nomad = NomadClient(ClusterTransport(api, namespace, service))
     found: dict[str, Used] = {}
     try:
-        jobs = _decoded(api.request("GET", f"{base}/jobs"))
-    except KubeError as error:
+        jobs = nomad.jobs()
+    except NomadError as error:
         if error.status in (404, 503):
             return found
         raise
-    for entry in jobs or []:
-        job = _decoded(api.request("GET", f"{base}/job/{entry['ID']}")) or {}
-        for group in job.get("TaskGroups") or []:
+    for name in jobs:
+        for group in nomad.job(name).get("TaskGroups") or []:
             for task in group.get("Tasks") or []:
                 image = (task.get("Config") or {}).get("image")
                 if image:
-                    found.setdefault(str(image), Used(str(image))).by.append(f"Nomad job {entry['ID']} {group.get('Name')}/{task.get('Name')}")
+                    found.setdefault(str(image), Used(str(image))).by.append(f"Nomad job {name} {group.get('Name')}/{task.get('Name')}")
     return found
-
-
-def _decoded(answer: Any) -> Any:
-    return json.loads(answer) if isinstance(answer, str) else answer
 
 
 def missing(

@@ -45,8 +45,14 @@ options:
     description: The mapping that the bundle was loaded with.
     type: dict
     default: {}
+  registry_may_be_missing:
+    description: In check mode only, the registry may be missing because the run itself would bring it.
+    type: bool
+    default: false
   fail:
-    description: Fail when an image is missing.
+    description:
+      - Fail when an image is missing, or when cluster, Nomad or registry cannot be asked.
+      - With V(false) both are only returned, so that a report can be written first.
     type: bool
     default: false
 attributes:
@@ -70,10 +76,23 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+checked:
+  description: Whether the registry was asked.
+  returned: always
+  type: bool
 images:
   description: Number of images in use.
   returned: always
   type: int
+problem:
+  description: Why it could not be asked, empty when it was.
+  returned: always
+  type: str
+findings:
+  description: The same for M(onprem.circleci_server.site_verdict), empty when the registry was asked.
+  returned: always
+  type: list
+  elements: dict
 missing:
   description: Images that would fail to pull, each with C(image), C(used_by) and C(reason).
   returned: always
@@ -88,6 +107,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.helm.kube import KubeError, KubernetesClient
 from ..module_utils.mirror.errors import MirrorError
 from ..module_utils.mirror_module import REGISTRY_SPEC, explained, registry_access
+from ..module_utils.nomad.transport import NomadError
 from ..module_utils.registry_coverage import Used, from_cluster, from_nomad, joined, missing
 
 
@@ -98,7 +118,18 @@ def run(module: AnsibleModule) -> dict[str, Any]:
     used = joined(from_cluster(api, given["namespaces"]), nomad, {image: Used(image, ["asked for by you"]) for image in given["images"]})
     client = registry_access(given).client(given["registry"])
     mapping = {str(key): str(value) for key, value in given["mapping"].items()}
-    return {"images": len(used), "missing": missing(used, given["registry"], mapping, client.head_manifest)}
+    return {"checked": True, "images": len(used), "missing": missing(used, given["registry"], mapping, client.head_manifest), "problem": "", "findings": []}
+
+
+def unanswered(module: AnsibleModule, problem: str) -> dict[str, Any]:
+    """What is known when somebody could not be asked."""
+    result: dict[str, Any] = {"checked": False, "images": 0, "missing": [], "problem": problem, "findings": []}
+    if module.check_mode and module.params["registry_may_be_missing"]:
+        return result
+    if module.params["fail"]:
+        module.fail_json(msg=problem, **result)
+    found = {"urgency": 1, "subject": "images in use", "found": problem, "expected": "an answer of the registry about each", "remedy": "", "source": ""}
+    return {**result, "findings": [found]}
 
 
 def main() -> None:
@@ -111,6 +142,7 @@ def main() -> None:
             "nomad_service": {"type": "str", "default": "nomad-server:4646"},
             "images": {"type": "list", "elements": "str", "default": []},
             "mapping": {"type": "dict", "default": {}},
+            "registry_may_be_missing": {"type": "bool", "default": False},
             "fail": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -118,9 +150,11 @@ def main() -> None:
     try:
         result = run(module)
     except KubeError as error:
-        module.fail_json(msg=error.sentence)
+        result = unanswered(module, error.sentence)
+    except NomadError as error:
+        result = unanswered(module, str(error))
     except MirrorError as error:
-        module.fail_json(msg=explained(error, module.params["registry"]))
+        result = unanswered(module, explained(error, module.params["registry"]))
     if result["missing"] and module.params["fail"]:
         listing = "\n".join(f"  - {entry['image']} ({entry['used_by'][0]}): {entry['reason']}" for entry in result["missing"])
         module.fail_json(msg=f"{len(result['missing'])} image(s) would fail to pull; make a bundle that holds them and load it:\n{listing}", **result)

@@ -88,7 +88,6 @@ json:
 import json
 import os
 import tempfile
-from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -96,21 +95,12 @@ from ..module_utils.report import (
     FORMAT,
     ReportError,
     build_report,
+    read_report,
     render_page,
     render_prometheus,
     render_summary,
     same_content,
 )
-
-
-def read(path: str) -> Optional[dict[str, Any]]:
-    """An earlier report; one that is broken or of another format counts as none."""
-    try:
-        with open(path, encoding="utf-8") as handle:
-            data = json.load(handle)
-    except (OSError, ValueError):
-        return None
-    return data if isinstance(data, dict) and data.get("format") == FORMAT else None
 
 
 def write(path: str, content: str) -> None:
@@ -145,7 +135,7 @@ def main() -> None:
     others = [item for item in module.params["other_reports"] if item.get("format") == FORMAT]
     if len(others) != len(module.params["other_reports"]):
         module.fail_json(msg=f"other_reports holds what is no report; a mapping with format {FORMAT} is needed")
-    before = read(names["json"])
+    before = read_report(names["json"])
     try:
         report = build_report(module.params["findings"], before)
     except ReportError as error:

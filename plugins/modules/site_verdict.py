@@ -63,6 +63,13 @@ options:
     type: list
     elements: dict
     default: []
+  last_report:
+    description:
+      - The C(report.json) of the last run. A level of proof that did not run now is taken from there with its time, as long as site, release,
+        platform, domain and Nomad clients are the same.
+      - Empty takes nothing over.
+    type: path
+    default: ""
   fail:
     description: Whether to fail when there is a reason.
     type: bool
@@ -105,6 +112,7 @@ reasons:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.health import VerdictError, judge_site
+from ..module_utils.report import read_report
 
 
 def main() -> None:
@@ -121,6 +129,7 @@ def main() -> None:
             "waivers": {"type": "list", "elements": "dict", "default": []},
             "chart": {"type": "dict", "default": {}},
             "findings": {"type": "list", "elements": "dict", "default": []},
+            "last_report": {"type": "path", "default": ""},
             "fail": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
@@ -130,6 +139,7 @@ def main() -> None:
         findings, reasons = judge_site(
             options["site"], options["hosts"], options["model"], options["health"], options["evidence"], options["missing_images"],
             options["images_checked"], options["waivers"], options["chart"], options["findings"],
+            read_report(options["last_report"]),
         )  # fmt: skip
     except VerdictError as error:
         module.fail_json(msg="; ".join(error.problems), problems=list(error.problems))

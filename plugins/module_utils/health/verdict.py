@@ -9,7 +9,7 @@ The three levels of proof stay apart: what ran is told with its own name, and wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from ..report.model import EVIDENCE_STATES, LEVELS
 
@@ -32,8 +32,24 @@ class VerdictError(Exception):
         self.problems = tuple(problems)
 
 
-def evidence_of(given: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """All levels in their order; one level never speaks for another."""
+def _kept(level: str, site: Mapping[str, Any], clients: set[str], before: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """What the last report says of a level, if it still speaks of the same site; otherwise why it does not."""
+    item: Mapping[str, Any] = next((one for one in before.get("evidence") or [] if one.get("level") == level), {})
+    if item.get("state") not in ("passed", "failed"):
+        return {}, ""
+    for key in ("site", "release", "platform", "domain"):
+        if str(before.get(key) or "") != str(site.get(key) or ""):
+            return {}, f"a run of the verb verify since {key} became {site.get(key) or 'empty'}"
+    proved = {str(one.get("name")) for one in item.get("clients") or []}
+    if proved and clients and proved != clients:
+        return {}, "a run of the verb verify with the Nomad clients that the site has now"
+    return dict(item), ""
+
+
+def evidence_of(
+    given: Sequence[Mapping[str, Any]], site: Mapping[str, Any], clients: set[str], before: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """All levels in their order; one level never speaks for another. What did not run now is taken from the last report *before*."""
     problems = []
     by_level: dict[str, dict[str, Any]] = {}
     for item in given:
@@ -51,8 +67,9 @@ def evidence_of(given: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     result = []
     for level in LEVELS:
         item = by_level.get(level, {"level": level, "state": "not run", "detail": ""})
-        if item["state"] == "not run" and not item.get("missing"):
-            item["missing"] = MISSING[level]
+        if item["state"] == "not run":
+            kept, why = _kept(level, site, clients, before)
+            item = kept or {**item, "missing": [why] if why else item.get("missing") or MISSING[level]}
         result.append(item)
     return result
 
@@ -82,15 +99,17 @@ def judge_site(
     waivers: Sequence[Mapping[str, Any]],
     chart: Mapping[str, Any],
     extra: Sequence[Mapping[str, Any]],
+    before: Optional[Mapping[str, Any]] = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Findings of the report, and one sentence for each reason to fail."""
+    """Findings of the report, and one sentence for each reason to fail. *before* is the last report."""
     waived = {str(item.get("name")) for item in waivers}
     flows: list[dict[str, Any]] = []
     listeners: list[dict[str, Any]] = []
     for name, result in sorted(hosts.items()):
         flows += [{**flow, "from": flow.get("from") or name} for flow in result.get("results") or []]
         listeners += [{**item, "host": name} for item in result.get("listeners") or []]
-    proof = evidence_of(evidence)
+    clients = {str(host.get("name")) for host in model.get("hosts") or [] if "circleci_nomad_clients" in (host.get("groups") or [])}
+    proof = evidence_of(evidence, site, clients, before or {})
     services = list(health.get("services") or [])
     refs = [str(item.get("image") if isinstance(item, Mapping) else item) for item in missing_images]
     findings: list[dict[str, Any]] = [dict(item) for item in extra]
@@ -121,7 +140,7 @@ def judge_site(
     if health.get("kubernetes"):
         result["versions"] = [{"component": "Kubernetes", "found": health["kubernetes"], "expected": health.get("kubernetes_range", ""),
                                "state": health.get("kubernetes_state", "ok")}]  # fmt: skip
-    return result, _reasons(services, flows, proof, refs, result["certificates"], waived)
+    return result, _reasons(services, flows, proof, refs, result["certificates"], findings, waived)
 
 
 def _reasons(
@@ -130,6 +149,7 @@ def _reasons(
     proof: Sequence[Mapping[str, Any]],
     refs: Sequence[str],
     certificates: Sequence[Mapping[str, Any]],
+    findings: Sequence[Mapping[str, Any]],
     waived: set[str],
 ) -> list[str]:
     reasons = []
@@ -146,10 +166,14 @@ def _reasons(
             )
     for item in proof:
         if item["state"] == "failed":
-            reasons.append(f"the {item['level']} failed: {item.get('detail') or 'no reason given'}")
+            since = f" ({item['when']})" if item.get("when") else ""
+            reasons += item.get("problems") or [f"the {item['level']} failed{since}: {item.get('detail') or 'no reason given'}"]
     if refs:
         reasons.append(f"{len(refs)} images are not in the private registry: {', '.join(refs[:5])}")
     for item in certificates:
         if item["days_left"] < 0:
             reasons.append(f"the certificate of {item['name']} ended {-item['days_left']} days ago")
+    for item in findings:
+        if item.get("urgency") == 1:
+            reasons.append(f"{item.get('subject')}: found {item.get('found')}, expected {item.get('expected')}. {item.get('remedy') or ''}".strip())
     return reasons

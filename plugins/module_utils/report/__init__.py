@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .model import FORMAT, ReportError, build_report, same_content
+from .model import FORMAT, ReportError, build_report, read_report, same_content
 from .page import render_page
 from .plan_document import PlanError, render_plan
 from .prometheus import render_prometheus
@@ -16,6 +16,7 @@ __all__ = [
     "PlanError",
     "ReportError",
     "build_report",
+    "read_report",
     "render_page",
     "render_plan",
     "render_prometheus",

@@ -11,7 +11,7 @@ C(rules)         [rule of the port model]
 C(flows)         [{from, to, rule, address, port, protocol, expect, found, verdict, detail}]
 C(listeners)     [{host, protocol, address, port, process}]
 C(services)      [{name, component, description, impact, state, detail, workloads: [{kind, name, ready, wanted, restarts, images}]}]
-C(evidence)      [{level, state, detail, missing, when}]; levels are never mixed
+C(evidence)      [{level, state, detail, missing, when, problems, clients}]; levels are never mixed
 C(certificates)  [{name, days_left, detail}]
 C(images)        {checked, missing: [ref], detail}
 C(chart)         {compared, detail}
@@ -78,6 +78,16 @@ def _checked(findings: Mapping[str, Any]) -> dict[str, Any]:
     ]
     data.setdefault("generated", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
     return data
+
+
+def read_report(path: str) -> Optional[dict[str, Any]]:
+    """An earlier report; one that is not there, broken or of another format counts as none."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            data = json.load(handle)
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) and data.get("format") == FORMAT else None
 
 
 def _warn(urgency: int, subject: str, text: str, remedy: str = "", source: str = "") -> dict[str, Any]:
@@ -246,7 +256,7 @@ def build_report(findings: Mapping[str, Any], before: Optional[Mapping[str, Any]
     return data
 
 
-_VOLATILE = ("generated", "previous", "changes", "milliseconds", "days_left", "when", "summary", "warnings")
+_VOLATILE = ("generated", "previous", "changes", "milliseconds", "seconds", "days_left", "when", "summary", "warnings")
 
 
 def _stable(value: Any) -> Any:

@@ -18,7 +18,7 @@ VENDOR_REGISTRY = "cciserver.azurecr.io"
 IMAGE_GROUPS = ("nomad_client", "runner", "database_upgrade", "reality_check", "tool", "backup")
 _NEEDED_GROUPS = ("nomad_client",)
 """Without these, and without the probe's image, no job runs: a bundle that lacks one is refused. Of what else is gone it is only warned."""
-_PROBE_REPOSITORY = "cimg/base"
+PROBE_REPOSITORY = "cimg/base"
 _OWN_WORK = ("image_list", "keysets")
 """Roles of images that do on the vendor's way what the collection does itself."""
 
@@ -60,7 +60,7 @@ def bundle_contents(
             "ref": image.reference or f"{image.repository}:latest",
             "path": image.group,
             "why": f"{image.role}{f', when {image.condition}' if image.condition else ''}",
-            "needed": image.tag is not None and (image.group in _NEEDED_GROUPS or image.repository == _PROBE_REPOSITORY),
+            "needed": image.tag is not None and (image.group in _NEEDED_GROUPS or image.repository == PROBE_REPOSITORY),
         }
         for image in images
         if image.group != "chart" and image.group in wanted_groups and image.role not in _OWN_WORK

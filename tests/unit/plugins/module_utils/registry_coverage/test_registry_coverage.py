@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.kube import KubeError
+from ansible_collections.onprem.circleci_server.plugins.module_utils.nomad.transport import NomadError
 from ansible_collections.onprem.circleci_server.plugins.module_utils.registry_coverage import (
     Used,
     from_cluster,
@@ -55,7 +56,7 @@ def test_reads_nomads_jobs_through_the_api_server() -> None:
     api = Api({f"{base}/jobs": json.dumps([{"ID": "probe"}]), f"{base}/job/probe": job})
     assert {image: used.by for image, used in from_nomad(api, "n", "nomad-server:4646").items()} == {"job:1": ["Nomad job probe g/t"]}
     assert from_nomad(Api({f"{base}/jobs": KubeError(404, "no service")}), "n", "nomad-server:4646") == {}
-    with pytest.raises(KubeError):
+    with pytest.raises(NomadError, match="no right"):
         from_nomad(Api({f"{base}/jobs": KubeError(403, "no right")}), "n", "nomad-server:4646")
 
 
