@@ -291,7 +291,7 @@ def main() -> None:
     proof = evidence(outcome, f"{options['registry']}/{options['image']}", datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
     result = {
         "passed": outcome.passed,
-        "clients": proof["clients"],
+        "clients": [client.as_dict() for client in outcome.clients],
         "problems": outcome.problems,
         "unlisted": outcome.unlisted,
         "removed": outcome.removed,
@@ -299,7 +299,7 @@ def main() -> None:
         "evidence": proof,
     }
     if options["fail"] and not outcome.passed:
-        listing = "\n".join(f"  - {problem}" for problem in outcome.problems)
+        listing = "\n".join(f"  - {problem}" for problem in outcome.problems or ["Nomad has no client"])
         module.fail_json(msg=f"The infrastructure probe did not pass:\n{listing}", changed=False, **result)
     module.exit_json(changed=False, **result)
 

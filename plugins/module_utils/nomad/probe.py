@@ -92,6 +92,7 @@ class Outcome:
     general: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    nobody: bool = False
 
     @property
     def passed(self) -> bool:
@@ -218,7 +219,7 @@ class InfrastructureProbe:
             self._tell(len(states) - len(waiting), len(states), f"waiting for {names_of(waiting, 3) or 'a client'} to be ready")
             self._sleep(self._settings.poll)
         if not states:
-            outcome.general.append("Nomad has no client: add hosts to the group circleci_nomad_clients and run install, or let your own clients join the servers.")
+            outcome.nobody = True
         ready = []
         for item, node, problem in states:
             proof = ClientProof(item.name, node.name if node else "", problem=problem)
@@ -362,6 +363,8 @@ def evidence(outcome: Outcome, image: str, when: str) -> dict[str, Any]:
     """The outcome as a level of proof for the report. Durations stand apart, so that two runs that find the same say the same."""
     proved = [client.name for client in outcome.clients if client.passed]
     good = f"{names_of(proved)}: {image} pulled, an artifact written into the object store, read back and compared" if proved else ""
+    if outcome.nobody and not outcome.problems:
+        return {"level": LEVELS[0], "state": "not run", "detail": "", "missing": ["a Nomad client, by the group circleci_nomad_clients or one of your own"]}
     problems = [f"the infrastructure probe: {problem}" for problem in outcome.problems]
     return {
         "level": LEVELS[0],

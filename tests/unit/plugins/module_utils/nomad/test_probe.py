@@ -126,8 +126,9 @@ def test_a_client_that_is_just_starting_is_waited_for() -> None:
 def test_no_client_at_all() -> None:
     lab = Lab()
     outcome = lab.run()
-    assert not outcome.passed and "Nomad has no client: add hosts to the group circleci_nomad_clients" in outcome.problems[0]
-    assert evidence(outcome, IMAGE, "now")["state"] == "failed"
+    proof = evidence(outcome, IMAGE, "now")
+    assert not outcome.passed and proof["state"] == "not run" and "circleci_nomad_clients" in proof["missing"][0]
+    assert evidence(lab.run("nomad1"), IMAGE, "now")["state"] == "failed"
 
 
 PULL = "Failed to pull `" + IMAGE + "`: Error response from daemon: "
