@@ -245,6 +245,8 @@ class S3Client:
             return response.status == 200
         # HEAD has no body, so the reason is asked for with a request that has one.
         reason = self.send("GET", f"/{bucket}", {"list-type": "2", "max-keys": "1"})
+        if reason.status == 200 or (reason.status, reason.code) == (404, "NoSuchBucket"):
+            return reason.status == 200  # it has become ready between the two
         if reason.status == 403 and reason.code == "AccessDenied":
             raise S3Error(f"bucket {bucket} on {self.endpoint} is there, but not ours: the key pair may not use it; choose another name or ask its owner for the right", 403, "AccessDenied")
         raise self.refused(f"asking for bucket {bucket}", reason if reason.status >= 300 else response)
