@@ -98,6 +98,18 @@ sanity: build ## ansible-test sanity over what the tarball holds
 	@echo "==> ansible-test sanity"; rm -rf $(SHIPPED) && mkdir -p $(SHIPPED) && tar -C $(SHIPPED) -xzf $(TARBALL) && git init -q $(SHIPPED)
 	@cd $(SHIPPED) && PATH=$(BIN):$$PATH NO_COLOR=1 bash $(CURDIR)/tools/ansible_test.sh sanity
 
+# The emulator of Azure Blob. Its packages come from the npm registry that npm is set up with.
+AZURITE := $(CACHE)/azurite-3.35.0
+$(AZURITE)/.ready:
+	@if command -v npm >/dev/null; then echo "==> installing Azurite into $(AZURITE)"; \
+	  mkdir -p $(AZURITE) && npm install --silent --no-audit --no-fund --prefix $(AZURITE) azurite@3.35.0 && touch $@; \
+	else echo "==> npm is not there: what needs Azurite is skipped"; fi
+
+.PHONY: test-store
+test-store: tree $(AZURITE)/.ready ## Object stores, real ones on loopback, as the role object_storage runs them
+	@$(SANDBOX) artifacts versitygw minio --build >/dev/null
+	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js $(BIN)/python -m pytest -q -n 2 $(or $(STORES),tests/integration_store)
+
 .PHONY: test-fast
 test-fast: drift lint types house units docs-lint sanity ## All gates that need no docker
 

@@ -48,7 +48,7 @@ def program(artifact: str) -> Path:
     item = artifacts.find(artifact)
     if not artifacts.is_ready(item):
         pytest.skip(f"{item.label} is not in the cache: python -m sandbox artifacts {artifact} --build")
-    return item.folder() / artifact
+    return Path(item.folder()) / artifact
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -21,8 +21,8 @@ from ansible_collections.onprem.circleci_server.plugins.modules import (
     object_storage_health,
     object_storage_probe,
 )
-
 from ansible_collections.onprem.circleci_server.tests.integration_mirror.wire import Request
+
 from .conftest import SETUPS, Site, bring_release
 from .stores import Store
 

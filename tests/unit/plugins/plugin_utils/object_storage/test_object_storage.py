@@ -24,7 +24,7 @@ SITE = {
     "circleci_values": {},
 }
 S3_BEHIND: dict[str, Any] = {"backend_endpoint": "https://s3.example.net", "backend_account": "key", "backend_key": "other secret"}
-AZURE_BEHIND = {"backend_account": "account", "backend_key": "bG9uZw=="}
+AZURE_BEHIND: dict[str, Any] = {"backend_account": "account", "backend_key": "bG9uZw=="}
 OPTIONS: dict[str, Any] = {
     "access_key": "circleci",
     "secret_key": 'se"cret$key`\\',
