@@ -132,4 +132,4 @@ test-molecule: build ## One scenario of Molecule on the sandbox: make test-molec
 	@cd $(CURDIR) && PATH=$(BIN):$$PATH ONPREM_CIRCLECI_TARBALL=$(CURDIR)/$(TARBALL) $(BIN)/molecule test --scenario-name $(or $(SCENARIO),default)
 
 # What lands is decided by the gates that the tree passes today, cheapest first. docs-lint, sanity and test-sandbox join one by one.
-test: ruff drift yamllint types house ansible-lint units ## Everything that .ci/run runs
+test: ruff drift yamllint types house ansible-lint units test-store ## Everything that .ci/run runs
