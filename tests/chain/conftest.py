@@ -20,6 +20,7 @@ from sandbox import docker, layout, tripwire, verbs  # noqa: E402 - the path is 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tarball", required=True, help="the built collection that is installed on bastion and workstation")
+    parser.addoption("--keep", action="store_true", help="take the sandbox as it stands, to run a part of the chain again")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Chain:
 def chain(pytestconfig: pytest.Config) -> Chain:
     logs = ROOT / "build" / "chain"
     logs.mkdir(parents=True, exist_ok=True)
-    for command in (("up", "--fresh"), ("install-collection", pytestconfig.getoption("--tarball"))):
+    up = ("up",) if pytestconfig.getoption("--keep") else ("up", "--fresh")
+    for command in (up, ("install-collection", pytestconfig.getoption("--tarball"))):
         done = subprocess.run([sys.executable, "-m", "sandbox", *command], cwd=ROOT, check=False)
         assert done.returncode == 0, f"sandbox {' '.join(command)} ended with {done.returncode}"
     for host in ("workstation", "bastion"):
