@@ -129,7 +129,8 @@ def _rows(section: _Section, plan: Mapping[str, Any]) -> tuple[tuple[tuple[str, 
 
 
 def _total(section: _Section, plan: Mapping[str, Any]) -> str:
-    sizes = [item.get("size") for item in plan.get(section.key) or []]
+    # Only downloads add up: what needs room on one host says nothing about another.
+    sizes = [item.get("size") for item in plan.get(section.key) or []] if section.key == "downloads" else []
     numbers = [value for value in sizes if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if len(numbers) < 2:
         return ""

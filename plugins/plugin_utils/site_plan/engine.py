@@ -462,7 +462,7 @@ def _sizes(request: Request, catalog: Catalog) -> list[dict[str, Any]]:
     rows += [{"what": f"volume {name}", "host": "Kubernetes", "size": size} for name, size in _volumes(request, catalog)]
     advice = next((item for item in catalog.requirements(request.release) if item.id == "nomad_client_size"), None)
     if advice is not None and request.hosts("circleci_nomad_clients"):
-        rows.append({"what": "disk, memory and CPUs for jobs", "host": "each Nomad client", "size": f"the vendor's default: {advice.value}"})
+        rows.append({"what": "disk, memory and CPUs for jobs", "host": "each Nomad client", "size": f"{advice.value} (vendor)"})
     if str(request.store.get("kind")) in ("versitygw_posix", "minio_server"):
         store = ", ".join(host.name for host in request.hosts("circleci_object_storage"))
         rows.append({"what": "artifacts, caches, workspaces and logs", "host": store or "object storage", "size": "grows with the jobs"})

@@ -74,7 +74,8 @@ def load_ownership(path: Path | None = None) -> Ownership:
     cluster = tuple(ClusterThing(**row) for row in document["cluster"])
     problems = [f"{item.name}: unknown kind {item.kind}" for item in things if item.kind not in KINDS]
     known = dict.fromkeys(FACTS, "")
-    for item in (*things, *cluster):
+    everything: list[Thing | ClusterThing] = [*things, *cluster]
+    for item in everything:
         if item.when and item.when not in CONDITIONS:
             problems.append(f"{item.name}: unknown condition {item.when}")
         try:

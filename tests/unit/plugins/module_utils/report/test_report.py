@@ -21,7 +21,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.report impo
 )
 from ansible_collections.onprem.circleci_server.plugins.module_utils.report.plan_document import SECTIONS, human_size
 
-VOID = {"meta", "br", "link", "img", "hr", "input"}
+VOID = {"meta", "br", "link", "img", "hr", "input", "wbr"}
 
 
 class Checker(HTMLParser):
