@@ -112,6 +112,11 @@ def read(path: str) -> str:
         return ""
 
 
+def now() -> str:
+    """The time for people."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def made(plan: Mapping[str, Any], before: str) -> str:
     """When the content of the plan came up: the time of the one that lies there when both say the same."""
     try:
@@ -121,7 +126,7 @@ def made(plan: Mapping[str, Any], before: str) -> str:
     # Through JSON and back, as the old one went.
     if isinstance(old, dict) and old.get("generated") and {**old, "generated": ""} == {**json.loads(json.dumps(plan)), "generated": ""}:
         return str(old["generated"])
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return now()
 
 
 def main() -> None:

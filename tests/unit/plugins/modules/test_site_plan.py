@@ -30,12 +30,7 @@ def test_the_same_plan_changes_nothing_and_keeps_its_time(tmp_path: Path, capsys
     first = json.loads((folder / "change-request.json").read_text(encoding="utf-8"))
     stamps = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
-    class Later(site_plan.datetime.datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return cls(2099, 1, 1, tzinfo=tz)
-
-    monkeypatch.setattr(site_plan.datetime, "datetime", Later)
+    monkeypatch.setattr(site_plan, "now", lambda: "2099-01-01 00:00 UTC")
     again = write(capsys, folder)
     assert not again["changed"] and again["diff"]["before"] == again["diff"]["after"]
     assert stamps == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
