@@ -30,7 +30,8 @@ options:
         C(ports) (rows of P(onprem.circleci_server.port_table#filter)), C(dns) (C(name), C(type), C(value), C(why)), C(kubernetes) (C(kind),
         C(name), C(namespace), C(action), C(why)), C(gates) (C(name), C(text), C(who)), C(irreversible) (C(step), C(why), C(way_back)),
         C(downloads) (C(what), C(from), C(size) in bytes, C(why)), C(sizes) (C(what), C(host), C(size)), C(findings) (C(subject), C(severity),
-        C(found), C(expected), C(source), C(remedy)), C(values) (C(key), C(value), C(rule), C(source)) and C(waivers) (C(name), C(reason)).
+        C(found), C(expected), C(source), C(remedy)), C(buckets) (C(name), C(action), C(why)),
+        C(values) (C(key), C(value), C(rule), C(source)) and C(waivers) (C(name), C(reason)).
     type: dict
     required: true
   ports_csv:

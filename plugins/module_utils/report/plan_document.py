@@ -13,6 +13,7 @@ C(services)      [{host, name, action, why}]                  systemd units and 
 C(ports)         [{host, direction, protocol, ports, peers, reason, state, source}]   rows of the filter port_table
 C(dns)           [{name, type, value, why}]
 C(kubernetes)    [{kind, name, namespace, action, why}]
+C(buckets)       [{name, action, why}]
 C(values)        [{key, value, rule, source}]                 Helm values, secrets masked
 C(gates)         [{name, text, who}]                          where a person must act
 C(irreversible)  [{step, why, way_back}]
@@ -66,12 +67,13 @@ SECTIONS = (
     _Section("dns", "Names in DNS", "", (("name", "Name"), ("type", "Type"), ("value", "Value"), ("why", "Why")), "No name is needed."),
     _Section("packages", "Packages", "", (("name", "Package"), ("version", "Version"), ("host", "Host"), ("source", "From"), ("why", "Why")),
              "No package is installed."),
-    _Section("files", "Files", "", (("path", "Path"), ("host", "Host"), ("action", "Action"), ("owner", "Role"), ("why", "Why")),
+    _Section("files", "Files and users", "", (("path", "Path"), ("host", "Host"), ("action", "Action"), ("owner", "Role"), ("why", "Why")),
              "No file is written."),
     _Section("services", "Services on hosts", "", (("name", "Unit"), ("host", "Host"), ("action", "Action"), ("why", "Why")),
              "No service is touched."),
     _Section("kubernetes", "Objects in Kubernetes", "", (("name", "Name"), ("kind", "Kind"), ("namespace", "Namespace"), ("action", "Action"),
                                                          ("why", "Why")), "No object is touched."),
+    _Section("buckets", "Buckets in the object store", "", (("name", "Bucket"), ("action", "Action"), ("why", "Why")), "No bucket is touched."),
     _Section("values", "Helm values", "What the release is told. Secrets are not shown.",
              (("key", "Key"), ("value", "Value"), ("rule", "Rule"), ("source", "Source")), "No values are composed."),
     _Section("downloads", "Downloads", "On the connected side only. Nothing on the site reaches outside.",

@@ -132,6 +132,7 @@ def plan_site(request: Request, catalog: Catalog, ownership: Ownership) -> dict[
         "files": things.files(),
         "services": things.units(),
         "kubernetes": _kubernetes(request, catalog, things),
+        "buckets": _buckets(request),
         "values": _values(composed),
         "downloads": _downloads(request, catalog, contents),
         "sizes": _sizes(request, catalog),
@@ -156,6 +157,7 @@ class _Things:
             "versitygw": kind.startswith("versitygw"),
             "minio": kind.startswith("minio"),
             "store_keeps_data": kind in ("versitygw_posix", "minio_server"),
+            "store_tls": str(request.store.get("endpoint") or "").startswith("https:"),
             "metallb": request.load_balancer.get("kind") == "metallb",
             "local_path": request.storage_class == "local_path",
         }
@@ -178,8 +180,8 @@ class _Things:
                 yield thing, filled(thing.name, self.request.texts), where
 
     def files(self) -> list[dict[str, Any]]:
-        """Files, folders, programs and links."""
-        action = {"file": "written", "folder": "made", "program": "installed", "link": "made"}
+        """Files, folders, programs, links and users."""
+        action = {"file": "written", "folder": "made", "program": "installed", "link": "made", "user": "made"}
         return [
             {
                 "path": name,
@@ -361,6 +363,13 @@ def _kubernetes(request: Request, catalog: Catalog, things: _Things) -> list[dic
         for work in service.workloads
     ]
     return rows
+
+
+def _buckets(request: Request) -> list[dict[str, Any]]:
+    return [
+        {"name": str(request.store.get("bucket") or ""), "action": "made, read and written with the keys of the site", "why": "artifacts, caches, workspaces, logs"},
+        {"name": str(request.store.get("agent_bucket") or ""), "action": "made, read by everybody who reaches the store", "why": "agents that jobs load"},
+    ]
 
 
 def _compose(request: Request) -> dict[str, Any]:

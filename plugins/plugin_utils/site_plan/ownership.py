@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-KINDS = ("file", "folder", "program", "package", "unit", "link")
+KINDS = ("file", "folder", "program", "package", "unit", "user", "link")
 CONTROLLER = "controller"
 CONDITIONS = {
     "packet_filter": "`circleci_firewall: managed`, and the host has rules that its packet filter carries",
@@ -22,6 +22,7 @@ CONDITIONS = {
     "versitygw": "`circleci_object_storage_kind` is one of `versitygw_*`",
     "minio": "`circleci_object_storage_kind` is one of `minio_*`",
     "store_keeps_data": "`circleci_object_storage_kind` is `versitygw_posix` or `minio_server`",
+    "store_tls": "`circleci_object_storage_endpoint` begins with `https:`",
     "metallb": "`circleci_load_balancer: metallb`",
     "local_path": "`circleci_storage_class: local_path`",
 }
@@ -109,8 +110,9 @@ def reference(ownership: Ownership) -> str:
         "# Who owns what",
         "",
         "Every file, package and unit that the collection puts on a host, and every object that it puts into the cluster, belongs to exactly one role.",
-        "Whoever manages the same thing with something else finds here what to leave alone. Names in braces are facts of the site. The verb `plan`",
-        "fills them in for your inventory; a unit test compares the table with the tasks of the roles.",
+        "Whoever manages the same thing with something else finds here what to leave alone. Paths that an option of a role can move are given with their",
+        "default. Names in braces are facts of the site; the verb `plan` fills them in for your inventory. A unit test compares the table with the tasks of",
+        "the roles.",
         "",
         "Ports belong to the role `firewall`: [catalog-ports.md](catalog-ports.md) has the rules. Packages bring what they depend on.",
         "",

@@ -87,7 +87,7 @@ def problems(found: Mapping[str, Any]) -> list[str]:
 
 def test_document_of_a_whole_site_can_be_rendered() -> None:
     markdown, page = render_plan(plan())
-    for expected in ("nomad1", "64535-65535", "4647", "app.ci.example.com", "circleci-proxy", "signing-keys", "versitygw.service"):
+    for expected in ("nomad1", "64535-65535", "4647", "app.ci.example.com", "circleci-proxy", "signing-keys", "onprem-circleci-object-storage.service"):
         assert expected in markdown and expected in page.replace("<wbr>", "")
 
 
@@ -111,8 +111,10 @@ def test_each_group_gets_what_its_roles_write() -> None:
     assert {item["host"] for item in found["files"] if item["path"] == "/etc/nomad/client.hcl"} == {"nomad1, nomad2"}
     assert {item["host"] for item in found["files"] if item["owner"] == "trust"} == {"all 4 Kubernetes nodes", "nomad1, nomad2"}
     assert {"docker-registry", "docker.io", "iptables"} == rows(found["packages"], "name")
-    assert {"nomad.service", "versitygw.service", "onprem-circleci-registry.service"} <= rows(found["services"], "name")
-    assert "minio.service" not in rows(found["services"], "name")
+    assert {"nomad.service", "onprem-circleci-object-storage.service", "onprem-circleci-registry.service"} <= rows(found["services"], "name")
+    assert "/usr/local/bin/versitygw" in rows(found["files"], "path")
+    assert not {"/usr/local/bin/minio", "/etc/onprem-circleci/object-storage/certs/private.key"} & rows(found["files"], "path")
+    assert rows(found["buckets"], "name") == {"data", "agents"}
 
 
 def test_empty_groups_switch_their_part_off() -> None:

@@ -18,6 +18,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.private_reg
     Registry,
     Wanted,
 )
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.object_storage import MANAGED, service
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.site_plan.ownership import (
     OwnershipError,
     filled,
@@ -38,31 +39,46 @@ FACTS = {
     "state_dir": "/state",
 }
 ACCESS = {"registry": FACTS["registry"], "username": "u", "password": "p", "ca_certificate": ""}
-# What the playbooks hand to the roles, as far as it decides about names.
-INPUTS: dict[str, dict[str, Any]] = {
-    "bundle": {"circleci_bundle_output": "/srv/bundle"},
-    "gates": {"circleci_gates_record": "/state/records/gates.json"},
-    "mirror": {"circleci_mirror_state_dir": "/state"},
-    "nomad_client": {
-        "circleci_nomad_client_registry": ACCESS,
-        "circleci_nomad_client_name": "nomad1",
-        "circleci_nomad_client_address": "192.0.2.41",
-        "circleci_nomad_client_servers": ["ci.example.com:4647"],
-        "circleci_nomad_client_pause_image": "pause:3.6",
-        "circleci_nomad_client_gc_image": "circleci/docker-gc:2.0",
-    },
-    "plan": {"circleci_plan_path": "/state/plan"},
-    "registry": {"circleci_registry_feed": {"bundle_id": "b"}, "__circleci_registry_feed": {"bundle_id": "b"}},
-    "release": {
-        "circleci_release_records_dir": "/state/records",
-        "circleci_release_explanations_file": "/state/records/values.explained.json",
-    },
-    "report": {"circleci_report_path": "/state/reports"},
-    "trust": {
-        "circleci_trust_registry_host": FACTS["registry"],
-        "circleci_trust_ca_certificate": "PEM",
-        "circleci_trust_engines": ["containerd", "docker"],
-    },
+STORE = {
+    "access_key": "k", "secret_key": "s", "port": 7070, "region": "r", "tls": True, "data_dir": "/var/lib/onprem-circleci/object-storage", "bucket": "b",
+    "versioning": True, "backend_account": "a", "backend_key": "k", "backend_endpoint": "https://e.example.com", "backend_region": "r",
+}  # fmt: skip
+SHARED = {"/etc/onprem-circleci"}
+"""Folders in which several roles have one of their own."""
+# What the playbooks hand to the roles, as far as it decides about names; each variant of a role for itself.
+INPUTS: dict[str, list[dict[str, Any]]] = {
+    "bundle": [{"circleci_bundle_output": "/srv/bundle"}],
+    "gates": [{"circleci_gates_record": "/state/records/gates.json"}],
+    "mirror": [{"circleci_mirror_state_dir": "/state"}],
+    "nomad_client": [
+        {
+            "circleci_nomad_client_registry": ACCESS,
+            "circleci_nomad_client_name": "nomad1",
+            "circleci_nomad_client_address": "192.0.2.41",
+            "circleci_nomad_client_servers": ["ci.example.com:4647"],
+            "circleci_nomad_client_pause_image": "pause:3.6",
+            "circleci_nomad_client_gc_image": "circleci/docker-gc:2.0",
+        }
+    ],
+    "object_storage": [
+        {"__circleci_object_storage_service": service(kind, STORE), "circleci_object_storage_certificate": "PEM"} for kind in MANAGED
+    ],
+    "plan": [{"circleci_plan_path": "/state/plan"}],
+    "registry": [{"circleci_registry_feed": {"bundle_id": "b"}, "__circleci_registry_feed": {"bundle_id": "b"}}],
+    "release": [
+        {
+            "circleci_release_records_dir": "/state/records",
+            "circleci_release_explanations_file": "/state/records/values.explained.json",
+        }
+    ],
+    "report": [{"circleci_report_path": "/state/reports"}],
+    "trust": [
+        {
+            "circleci_trust_registry_host": FACTS["registry"],
+            "circleci_trust_ca_certificate": "PEM",
+            "circleci_trust_engines": ["containerd", "docker"],
+        }
+    ],
 }
 # Modules that leave nothing on a host but what is counted elsewhere.
 WRITE_NOTHING = {
@@ -70,14 +86,16 @@ WRITE_NOTHING = {
     "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection", "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
         "bundle_verify", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "host_preflight", "service_health",
-        "site_preflight", "site_secret_values", "site_secrets", "site_verdict",
+        "object_storage_agents", "object_storage_buckets", "object_storage_health", "object_storage_probe", "site_preflight", "site_secret_values",
+        "site_secrets", "site_verdict",
     )),
 }  # fmt: skip
 
 
 def _host_units(given: Mapping[str, Any]) -> Iterator[str]:
     yield from (item["path"] for item in given.get("directories", []))
-    yield from (item["path"] for item in given.get("files", []) if item.get("state") != "absent")
+    yield from (item["path"].removeprefix("/etc/systemd/system/") for item in given.get("files", []) if item.get("state") != "absent")
+    yield from (item["name"] for item in given.get("users", []))
     yield from (item["name"] if "." in item["name"] else f"{item['name']}.service" for item in given.get("units", []))
 
 
@@ -104,7 +122,7 @@ def _values(given: Mapping[str, Any]) -> Iterator[str]:
 
 # Module to the options that decide about names, and what follows from them.
 WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator[str]]]] = {
-    "onprem.circleci_server.host_units": (("directories", "files", "units"), _host_units),
+    "onprem.circleci_server.host_units": (("directories", "files", "units", "users"), _host_units),
     "onprem.circleci_server.host_packages": (("names",), _values),
     "onprem.circleci_server.oci_file": (("dest",), _values),
     "onprem.circleci_server.firewall": ((), _firewall),
@@ -137,7 +155,7 @@ def tasks_of(role: str) -> Iterator[Mapping[str, Any]]:
 def without_contents(value: Any) -> Any:
     """The option without contents of files: they say nothing about names and want variables that say nothing about them either."""
     if isinstance(value, str):
-        return trust_as_template(re.sub(r"lookup\('ansible\.builtin\.template', '[^']*'\)", "''", value))
+        return trust_as_template(re.sub(r"lookup\('ansible\.builtin\.(template|file)', [^)]*\)", "''", value))
     if isinstance(value, list):
         return [without_contents(item) for item in value]
     if isinstance(value, dict):
@@ -146,14 +164,19 @@ def without_contents(value: Any) -> Any:
 
 
 def written_by(role: str) -> set[str]:
-    """Names that the tasks of a role write, with the inputs above and the role's own defaults."""
+    """Names that the tasks of a role write in one or the other of its variants."""
+    return {name for inputs in INPUTS.get(role, [{}]) for name in written_with(role, inputs)}
+
+
+def written_with(role: str, inputs: Mapping[str, Any]) -> set[str]:
+    """Names that the tasks of a role write, with its own defaults."""
     loader = DataLoader()
     variables: dict[str, Any] = {"ansible_search_path": [str(ROOT / "roles" / role)]}
     for part in ("defaults", "vars"):
         path = ROOT / "roles" / role / part / "main.yml"
         if path.exists():
             variables.update(without_contents(loader.load_from_file(str(path), trusted_as_template=True) or {}))
-    variables.update(INPUTS.get(role, {}))
+    variables.update(inputs)
     templar = Templar(loader=loader, variables=variables)
     found: set[str] = set()
     for task in tasks_of(role):
@@ -170,15 +193,16 @@ def written_by(role: str) -> set[str]:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_table_names_what_the_role_writes(role: str) -> None:
-    owned = {filled(thing.name, FACTS) for thing in load_ownership().hosts if thing.role == role}
-    assert written_by(role) == owned
+    things = {filled(thing.name, FACTS): thing for thing in load_ownership().hosts if thing.role == role}
+    folders = [name for name, thing in things.items() if thing.kind == "folder"]
+    # What lies in a folder of the role need not be in the table.
+    written = {name for name in written_by(role) if name in things or not any(name.startswith(f"{folder}/") for folder in folders)}
+    assert written - SHARED == set(things)
 
 
 def test_every_role_of_the_table_exists() -> None:
     table = load_ownership()
-    named = {thing.role for thing in table.hosts} | {thing.role for thing in table.cluster}
-    # The object store is written at this moment; its rows say what it will bring.
-    assert named - set(ROLES) <= {"object_storage"}
+    assert {thing.role for thing in table.hosts} | {thing.role for thing in table.cluster} <= set(ROLES)
 
 
 def test_objects_of_add_ons_are_those_of_the_role_cluster() -> None:
