@@ -72,6 +72,7 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "report": [{"circleci_report_path": "/state/reports"}],
+    "verify": [{"circleci_verify_records_dir": "/state/records"}],
     "trust": [
         {
             "circleci_trust_registry_host": FACTS["registry"],
@@ -85,7 +86,7 @@ WRITE_NOTHING = {
     "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.include_tasks", "ansible.builtin.meta",
     "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection", "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
-        "bundle_verify", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "host_preflight", "service_health",
+        "bundle_verify", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "host_preflight", "registry_coverage", "service_health",
         "object_storage_agents", "object_storage_buckets", "object_storage_health", "object_storage_probe", "site_preflight", "site_secret_values",
         "site_secrets", "site_verdict",
     )),
@@ -132,6 +133,7 @@ WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator
     "onprem.circleci_server.bundle_fetch": (("output",), _values),
     "onprem.circleci_server.bundle_load": (("state_dir", "receipt"), _values),
     "onprem.circleci_server.helm_release": (("state_file", "progress_file"), _values),
+    "onprem.circleci_server.infrastructure_probe": (("lock_file", "progress_file"), _values),
     "onprem.circleci_server.human_gate": (("record",), _values),
     "onprem.circleci_server.site_report": (("path",), _values),
     "onprem.circleci_server.site_plan": (("path",), _values),
