@@ -43,7 +43,7 @@ STORE = {
     "access_key": "k", "secret_key": "s", "port": 7070, "region": "r", "tls": True, "data_dir": "/var/lib/onprem-circleci/object-storage", "bucket": "b",
     "versioning": True, "backend_account": "a", "backend_key": "k", "backend_endpoint": "https://e.example.com", "backend_region": "r",
 }  # fmt: skip
-SHARED = {"/etc/onprem-circleci"}
+SHARED = {"/etc/onprem-circleci", "/state/records"}
 """Folders in which several roles have one of their own."""
 # What the playbooks hand to the roles, as far as it decides about names; each variant of a role for itself.
 INPUTS: dict[str, list[dict[str, Any]]] = {
