@@ -33,7 +33,7 @@ OPTIONS: dict[str, Any] = {
     "address": "",
     "tls": False,
     "data_dir": "/srv/store",
-    "bucket": "circleci-data",
+    "policies": "circleci-data-gateway",
     "versioning": False,
     "environment": {},
     **S3_BEHIND,
