@@ -56,6 +56,18 @@ build: tree ## Build the collection tarball
 	@mkdir -p build && $(RUN) $(BIN)/ansible-galaxy collection build --force --output-path $(CURDIR)/build . >/dev/null
 	@echo "==> $(TARBALL)"
 
+# The look works from the inventory alone, on this machine, whatever the inventory says about connections.
+INVENTORY ?= inventories/single-site
+LOOK := $(CURDIR)/build/first-look
+LOOK_ENV = ANSIBLE_HOME=$(LOOK)/.ansible ANSIBLE_COLLECTIONS_PATH=$(LOOK)/collections
+.PHONY: first-look
+first-look: build ## Change-request document for INVENTORY=inventories/single-site: nothing is contacted, nothing is changed
+	@rm -rf $(LOOK)/collections && $(LOOK_ENV) $(BIN)/ansible-galaxy collection install --offline --force -p $(LOOK)/collections $(TARBALL) >/dev/null
+	@$(LOOK_ENV) $(BIN)/ansible-playbook -i $(INVENTORY) onprem.circleci_server.plan \
+	  -e ansible_connection=local -e 'ansible_python_interpreter={{ ansible_playbook_python }}' \
+	  -e 'circleci_plan_dir=$(LOOK)/{{ circleci_site | default("site") }}'
+	@echo "==> open the change-request.html named above in a browser; all of them lie below file://$(LOOK)/"
+
 .PHONY: mirror-pyz
 mirror-pyz: ## Build circleci-mirror.pyz, the mirror engine for any Python from 3.9 on
 	@mkdir -p build && $(PYTHON) tools/build_mirror_pyz.py --output build/circleci-mirror.pyz
@@ -131,5 +143,5 @@ test-sandbox: build ## The chain on the sandbox: empty, install, again, finished
 test-molecule: build ## One scenario of Molecule on the sandbox: make test-molecule SCENARIO=default
 	@cd $(CURDIR) && PATH=$(BIN):$$PATH ONPREM_CIRCLECI_TARBALL=$(CURDIR)/$(TARBALL) $(BIN)/molecule test --scenario-name $(or $(SCENARIO),default)
 
-# What lands is decided by the gates that the tree passes today, cheapest first. docs-lint, sanity and test-sandbox join one by one.
-test: ruff drift yamllint types house ansible-lint units test-store ## Everything that .ci/run runs
+# What lands is decided by the gates that the tree passes today, cheapest first. sanity and test-sandbox join one by one.
+test: ruff drift yamllint types house docs-lint ansible-lint units test-store ## Everything that .ci/run runs

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -11,7 +12,10 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import threading
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -25,6 +29,11 @@ from .common import SandboxError, cache_dir, lock, run, say, sha256_file, short_
 
 CATALOGUE = Path(__file__).with_name("artifacts.yml")
 USES = ("up", "content", "bench")
+BUILD = "ONPREM_CIRCLECI_SANDBOX_BUILD"
+# seconds for a first answer, and for each piece of a download
+CONNECT, STALL = 8.0, 30.0
+# hosts that did not answer in this run; they are asked once
+_no_way: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -167,43 +176,89 @@ def _from_release(item: Artifact, work: Path) -> dict[str, Any] | None:
     algorithm = next((name for name in ("sha256", "sha512") if release.get(name)), None)
     if algorithm is None or item.module_files:
         return None
-    if os.environ.get("ONPREM_CIRCLECI_SANDBOX_BUILD") == "1":
+    if os.environ.get(BUILD) == "1":
         return None
     url = str(release["url"])
-    archive = work / "release.download"
-    say(f"{item.label}: downloading {url}")
-    digest = hashlib.new(algorithm)
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer, archive.open("wb") as output:
-            while block := answer.read(1 << 20):
-                digest.update(block)
-                output.write(block)
-    except OSError as exc:
-        archive.unlink(missing_ok=True)
-        say(f"{item.label}: no way to the release file ({exc}); building it from Go modules instead")
+    host = urllib.parse.urlsplit(url).netloc
+    if host in _no_way:
         return None
-    if digest.hexdigest() != release[algorithm]:
-        raise SandboxError(f"{url}: {algorithm} is {digest.hexdigest()}, {CATALOGUE.name} has {release[algorithm]}")
+    archive = work / "release.download"
+    try:
+        digest = _download(url, archive, algorithm, item.label)
+    except (OSError, http.client.HTTPException) as exc:
+        archive.unlink(missing_ok=True)
+        # an answer with an error is about this file, silence is about the host
+        if host and not isinstance(exc, urllib.error.HTTPError):
+            _no_way.add(host)
+        reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
+        say(f"{item.label}: no way to the release file at {host or url} ({reason}); building it from Go modules instead")
+        return None
+    if digest != release[algorithm]:
+        raise SandboxError(
+            f"{url} is not the file that {CATALOGUE.name} names and was thrown away: its {algorithm} is {digest}, expected {release[algorithm]}. "
+            f"Find out who answers in upstream's place, or set {BUILD}=1 to build from Go modules"
+        )
     unpack(archive, release["members"], work)
     archive.unlink()
     return {"way": "release", "url": url}
 
 
+def _open(url: str) -> Any:
+    """Open a URL. Names and connection together get a few seconds: a resolver that is cut off can take half a minute."""
+    answer: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answer.append(urllib.request.urlopen(url, timeout=STALL))
+        except (OSError, http.client.HTTPException) as exc:
+            answer.append(exc)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(CONNECT)
+    if not answer:
+        raise TimeoutError(f"no answer within {CONNECT:g} s")
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    return answer[0]
+
+
+def _download(url: str, target: Path, algorithm: str, label: str) -> str:
+    """Fetch a file, saying how far it is, and return its checksum."""
+    digest = hashlib.new(algorithm)
+    with _open(url) as answer, target.open("wb") as output:
+        size = int(answer.headers.get("Content-Length") or 0)
+        say(f"{label}: downloading {url}" + (f" ({size / 2**20:.0f} MiB)" if size else ""))
+        done, told = 0, time.monotonic()
+        while block := answer.read(1 << 20):
+            digest.update(block)
+            output.write(block)
+            done += len(block)
+            if time.monotonic() - told > 15:
+                told = time.monotonic()
+                say(f"{label}: {done / 2**20:.0f} MiB" + (f" of {size / 2**20:.0f}" if size else ""))
+    if size and done != size:
+        raise OSError(f"it broke off after {done} of {size} bytes")
+    return digest.hexdigest()
+
+
 def unpack(archive: Path, members: Mapping[str, str], target: Path) -> None:
-    """Take the named members out of a zip or tar file."""
+    """Take the named members out of a zip or tar file, in one pass."""
+    wanted_names = {member: name for name, member in members.items()}
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as bundle:
-            for name, member in members.items():
-                with bundle.open(member) as source, (target / name).open("wb") as output:
+            for member in wanted_names.keys() & set(bundle.namelist()):
+                with bundle.open(member) as source, (target / wanted_names.pop(member)).open("wb") as output:
                     shutil.copyfileobj(source, output)
-        return
-    with tarfile.open(archive) as bundle:
-        for name, member in members.items():
-            stream = bundle.extractfile(member)
-            if stream is None:
-                raise SandboxError(f"{archive}: {member} is no file")
-            with (target / name).open("wb") as output:
-                shutil.copyfileobj(stream, output)
+    else:
+        with tarfile.open(archive, "r|*") as bundle:
+            for info in bundle:
+                stream = bundle.extractfile(info) if info.isreg() and info.name in wanted_names else None
+                if stream is not None:
+                    with (target / wanted_names.pop(info.name)).open("wb") as output:
+                        shutil.copyfileobj(stream, output)
+    if wanted_names:
+        raise SandboxError(f"{archive.name} does not hold {', '.join(sorted(wanted_names))}; release.members in {CATALOGUE.name} must name what it holds")
 
 
 _REPLACE_BLOCK = re.compile(r"^replace\s*\((.*?)^\)", re.MULTILINE | re.DOTALL)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write what is derived from arguments.yml: play argument specs, defaults of role site, AWX surveys, the reference page.
+"""Write what is derived from arguments.yml (play argument specs, defaults of role site, AWX surveys, the reference page) and from ownership.yml.
 
 ``tools/generate.py`` writes, ``tools/generate.py --check`` names the files that differ and ends with 1.
 """
@@ -31,12 +31,12 @@ VERBS = {
 }
 
 
-def _load_module() -> t.Any:
-    path = ROOT / "plugins/plugin_utils/arguments.py"
-    spec = importlib.util.spec_from_file_location("site_arguments", path)
+def _load_module(name: str) -> t.Any:
+    path = ROOT / "plugins/plugin_utils" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["site_arguments"] = module
+    sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
 
@@ -117,12 +117,14 @@ def reference(arguments: dict[str, t.Any]) -> str:
 
 def outputs() -> dict[Path, str]:
     """Every generated file with the text that it must have."""
-    arguments = _load_module().load_arguments(ROOT)
+    arguments = _load_module("arguments").load_arguments(ROOT)
     files = {ROOT / f"playbooks/{verb}.meta.yml": play_spec(verb, summary, arguments) for verb, summary in VERBS.items()}
     files |= {ROOT / f"docs/reference/awx/{verb}.survey.json": survey(verb, summary, arguments) for verb, summary in VERBS.items()}
     defaults = {argument.name: argument.default for argument in arguments.values() if argument.has_default}
     files[ROOT / "roles/site/defaults/main.yml"] = HEADER + _dump(defaults)
     files[ROOT / "docs/reference/arguments.md"] = reference(arguments)
+    ownership = _load_module("site_plan/ownership")
+    files[ROOT / "docs/reference/ownership.md"] = ownership.reference(ownership.load_ownership())
     return files
 
 

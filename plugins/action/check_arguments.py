@@ -9,6 +9,7 @@ import typing as t
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import PROBLEM, Finding
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils import arguments as site_arguments
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils import object_storage
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
@@ -52,11 +53,11 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         super().run(tmp, task_vars)
         variables = task_vars or {}
-        _validation, options = self.validate_argument_spec(argument_spec={"verb": {"type": "str", "required": True}})
+        _validation, options = self.validate_argument_spec(argument_spec={"verb": {"type": "str", "required": True}, "fail": {"type": "bool", "default": True}})
         arguments = site_arguments.load_arguments()
         names = [name for name in variables if name.startswith(_PREFIX)]
         values: dict[str, t.Any] = {}
-        problems: list[str] = []
+        problems: list[site_arguments.Problem] = []
         for name in names:
             argument = arguments.get(name)
             if argument is None or options["verb"] not in argument.verbs:
@@ -65,7 +66,7 @@ class ActionModule(ActionBase):
                 values[name] = self._templar.template(variables[name])
             except AnsibleError as error:
                 reason = "its text is not shown" if argument.secret else str(error).splitlines()[0]
-                problems.append(f"{name}: cannot be resolved: {reason}")
+                problems.append(site_arguments.Problem(name, f"cannot be resolved: {reason}".rstrip("."), ""))
         problems += site_arguments.check(
             options["verb"],
             values,
@@ -75,13 +76,20 @@ class ActionModule(ActionBase):
             catalog=_CatalogFacts(),
         )
         if options["verb"] in ("preflight", "plan", "install"):
-            problems += object_storage.problems(Catalog.load(), values, _stores(variables))
-        if problems:
+            problems += [site_arguments.Problem.from_sentence(text) for text in object_storage.problems(Catalog.load(), values, _stores(variables))]
+        result: dict[str, t.Any] = {
+            "changed": False,
+            "problems": [str(problem) for problem in problems],
+            "findings": [_finding(problem, options["verb"]) for problem in problems],
+        }
+        if problems and options["fail"]:
             listing = "\n".join(f"  - {problem}" for problem in problems)
             host = variables.get("inventory_hostname", "?")
-            return {
-                "failed": True,
-                "msg": f"{len(problems)} problem(s) with the variables of {host}, nothing was changed:\n{listing}",
-                "problems": problems,
-            }
-        return {"changed": False, "msg": f"{len(values)} variables are in order."}
+            return {**result, "failed": True, "msg": f"{len(problems)} problem(s) with the variables of {host}, nothing was changed:\n{listing}"}
+        return {**result, "msg": f"{len(values)} variables were looked at, {len(problems)} problem(s)."}
+
+
+def _finding(problem: site_arguments.Problem, verb: str) -> dict[str, str]:
+    expected = problem.allowed or "a known variable with a value that can be used"
+    found = "not set" if problem.missing else problem.found
+    return Finding("arguments", PROBLEM, problem.name, found, expected, f"arguments.yml, verb {verb}", problem.remedy).as_dict()

@@ -21,6 +21,10 @@ options:
     description: Verb whose variables are checked, the name of a playbook of this collection.
     type: str
     required: true
+  fail:
+    description: Whether problems fail the task. V(false) only returns them, for verbs that will be run later.
+    type: bool
+    default: true
 attributes:
   check_mode:
     support: full
@@ -41,9 +45,16 @@ EXAMPLES = r"""
 RETURN = r"""
 problems:
   description: One sentence for each problem, each with the variable, what was found and what is allowed.
-  returned: failure
+  returned: always
   type: list
   elements: str
   sample:
     - "circleci_release: found 4.1; allowed is text in quotes"
+findings:
+  description:
+    - The same problems with C(check), C(level), C(subject), C(found), C(expected), C(source) and C(remedy), as
+      M(onprem.circleci_server.site_preflight) takes them.
+  returned: always
+  type: list
+  elements: dict
 """

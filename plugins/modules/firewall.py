@@ -78,7 +78,7 @@ options:
         default: 22
   check_only:
     description:
-      - Tell what would be done and change nothing. RV(changed) is then always V(false) and RV(would_change) says the truth.
+      - Tell what would be done and change nothing. C(changed) is then always V(false) and RV(would_change) says the truth.
     type: bool
     default: false
 attributes:

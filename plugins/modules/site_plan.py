@@ -8,11 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: site_plan
-short_description: Write the change-request document of a site as Markdown and HTML
+short_description: Write the change-request document of a site as Markdown, HTML and JSON
 version_added: 0.1.0
 description:
-  - Writes what a run would do to the site, before it does anything, as C(plan.md), C(plan.html) and C(plan.json) below O(path).
+  - Writes what a run would do to the site, before it does anything, as C(change-request.md), C(change-request.html) and
+    C(change-request.json) below O(path), and the port rules as C(ports.csv).
   - These files are all that it touches.
+  - The document says when it was made. A plan that says the same as the one that lies there keeps that time, so that nothing changes.
 author:
   - Contributors to onprem.circleci_server
 options:
@@ -28,9 +30,14 @@ options:
         C(ports) (rows of P(onprem.circleci_server.port_table#filter)), C(dns) (C(name), C(type), C(value), C(why)), C(kubernetes) (C(kind),
         C(name), C(namespace), C(action), C(why)), C(gates) (C(name), C(text), C(who)), C(irreversible) (C(step), C(why), C(way_back)),
         C(downloads) (C(what), C(from), C(size) in bytes, C(why)), C(sizes) (C(what), C(host), C(size)), C(findings) (C(subject), C(severity),
-        C(found), C(expected), C(source), C(remedy)) and C(waivers) (C(name), C(reason)).
+        C(found), C(expected), C(source), C(remedy)), C(buckets) (C(name), C(action), C(why)),
+        C(values) (C(key), C(value), C(rule), C(source)) and C(waivers) (C(name), C(reason)).
     type: dict
     required: true
+  ports_csv:
+    description: Text of C(ports.csv), as the filter P(onprem.circleci_server.site_plan#filter) gives it. Empty writes none.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying the target.
@@ -63,15 +70,24 @@ html:
   description: Where the page lies.
   returned: success
   type: str
+json:
+  description: Where the data lie.
+  returned: success
+  type: str
 """
 
+import datetime
 import json
 import os
 import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.report import PlanError, render_plan
+
+NAMES = {"markdown": "change-request.md", "html": "change-request.html", "json": "change-request.json", "csv": "ports.csv"}
 
 
 def write(path: str, content: str) -> None:
@@ -93,34 +109,58 @@ def read(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as handle:
             return handle.read()
-    except OSError:
+    except (OSError, ValueError):
         return ""
+
+
+def now() -> str:
+    """The time for people."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def made(plan: Mapping[str, Any], before: str) -> str:
+    """When the content of the plan came up: the time of the one that lies there when both say the same."""
+    try:
+        old = json.loads(before)
+    except ValueError:
+        old = None
+    # Through JSON and back, as the old one went.
+    if isinstance(old, dict) and old.get("generated") and {**old, "generated": ""} == {**json.loads(json.dumps(plan)), "generated": ""}:
+        return str(old["generated"])
+    return now()
 
 
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
-        argument_spec={"path": {"type": "path", "required": True}, "plan": {"type": "dict", "required": True}}, supports_check_mode=True
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "plan": {"type": "dict", "required": True},
+            "ports_csv": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
     )
-    folder, plan = module.params["path"], module.params["plan"]
-    names = {kind: os.path.join(folder, f"plan.{kind}") for kind in ("md", "html", "json")}
+    folder = module.params["path"]
+    names = {kind: os.path.join(folder, name) for kind, name in NAMES.items()}
+    before = {kind: read(name) for kind, name in names.items()}
+    plan = dict(module.params["plan"])
+    plan.setdefault("generated", made(plan, before["json"]))
     try:
         markdown, page = render_plan(plan)
     except PlanError as error:
         module.fail_json(msg="; ".join(error.problems), problems=list(error.problems))
-    contents = {"md": markdown, "html": page, "json": json.dumps(plan, indent=1, sort_keys=True) + "\n"}
-    before = {kind: read(name) for kind, name in names.items()}
-    changed = before != contents
-    if changed and not module.check_mode:
+    contents = {"markdown": markdown, "html": page, "json": json.dumps(plan, indent=1, sort_keys=True) + "\n", "csv": module.params["ports_csv"]}
+    stale = [kind for kind in contents if contents[kind] != before[kind]]
+    if stale and not module.check_mode:
         try:
             os.makedirs(folder, mode=0o750, exist_ok=True)
-            for kind, name in names.items():
-                write(name, contents[kind])
+            for kind in stale:
+                write(names[kind], contents[kind])
         except OSError as error:
-            module.fail_json(msg=f"the plan cannot be written to {folder}: {error}")
+            module.fail_json(msg=f"circleci_plan_dir: the plan cannot be written to {folder}: {error.strerror}. Name a folder that the user of this host may write to.")
     module.exit_json(
-        changed=changed, markdown=names["md"], html=names["html"],
-        diff={"before": before["md"], "after": markdown, "before_header": names["md"], "after_header": names["md"]},
+        changed=bool(stale), markdown=names["markdown"], html=names["html"], json=names["json"],
+        diff={"before": before["markdown"], "after": markdown, "before_header": names["markdown"], "after_header": names["markdown"]},
     )  # fmt: skip
 
 

@@ -55,23 +55,44 @@ class Argument:
     check: str = ""
     example: str = ""
 
-
     @property
     def plain_description(self) -> str:
         """The description without Ansible's markup, for messages."""
         return re.sub(r"\b[VCO]\(([^)]*)\)", r"\1", self.description)
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one variable; ``str()`` makes one sentence of it."""
+
+    name: str
+    found: str
+    allowed: str
+    remedy: str = ""
+    missing: bool = False
+
+    @classmethod
+    def from_sentence(cls, text: str) -> Problem:
+        """A problem that somebody else found and put into words, beginning with the variable's name."""
+        name, _colon, rest = text.partition(": ")
+        return cls(name, rest.rstrip("."), "")
+
+    def __str__(self) -> str:
+        state = self.found if self.missing or not self.allowed else f"found {self.found}"
+        allowed = f"; allowed is {self.allowed}" if self.allowed else ""
+        return f"{self.name}: {state}{allowed}.{' ' + self.remedy if self.remedy else ''}"
+
+
 @dataclass
 class Findings:
     """Problems of one site, in the order of ``arguments.yml``; unknown names last."""
 
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
     def add(self, name: str, found: object, allowed: str, *, secret: bool = False) -> None:
         """Note that *name* has a value that is not allowed; a secret's value is never repeated."""
         shown = "a value that is not shown" if secret else repr(found)
-        self.problems.append(f"{name}: found {shown}; allowed is {allowed}.")
+        self.problems.append(Problem(name, shown, allowed))
 
 
 def _fail_on_float(found: object) -> str | None:
@@ -178,7 +199,7 @@ def _check_meaning(argument: Argument, value: t.Any, catalog: VendorFacts, findi
         try:
             (catalog.check_release if argument.check == "release" else catalog.check_platform)(value)
         except ValueError as error:
-            findings.problems.append(f"{argument.name}: {error}")
+            findings.problems.append(Problem(argument.name, str(error).rstrip("."), ""))
     elif argument.check == "part_size":
         if value != 0 and value < _MINIMUM_PART_SIZE:
             findings.add(argument.name, value, f"0 for one part, or {_MINIMUM_PART_SIZE} bytes and more")
@@ -215,8 +236,8 @@ def check(
     arguments: t.Mapping[str, Argument],
     role_options: t.Collection[str],
     catalog: VendorFacts,
-) -> list[str]:
-    """Return every problem with a site's variables for *verb*, each as one sentence.
+) -> list[Problem]:
+    """Return every problem with a site's variables for *verb*.
 
     *values* holds the variables that are set, templated; *names_in_inventory* every variable name that the site sets.
     """
@@ -229,7 +250,8 @@ def check(
             if verb in argument.required:
                 example = f", for instance {argument.example}" if argument.example else ""
                 allowed = "one of " + ", ".join(argument.choices) if argument.choices else _TYPE_NAMES[argument.type]
-                findings.problems.append(f"{argument.name}: not set, and {verb} needs it; allowed is {allowed}{example}. {argument.plain_description}")
+                found = f"not set, and {verb} needs it"
+                findings.problems.append(Problem(argument.name, found, allowed + example, argument.plain_description, missing=True))
             continue
         if not _check_type(argument, value, findings):
             continue
@@ -240,6 +262,6 @@ def check(
     known = set(arguments) | set(role_options)
     for name in sorted(set(names_in_inventory) - known):
         close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
-        hint = f" Did you mean {close[0]}?" if close else " docs/reference/arguments.md lists the known ones."
-        findings.problems.append(f"{name}: unknown variable.{hint}")
+        hint = f"Did you mean {close[0]}?" if close else "docs/reference/arguments.md lists the known ones."
+        findings.problems.append(Problem(name, "unknown variable", "", hint))
     return findings.problems

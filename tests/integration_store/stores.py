@@ -103,7 +103,7 @@ class Store:
                 "tls": self.tls,
                 "data_dir": str(self.folder / "data"),
                 "config_dir": str(self.folder / "config"),
-                "bucket": "circleci-data",
+                "policies": "circleci-data-gateway",
                 "versioning": self.versioning,
                 "environment": self.environment,
                 "backend_endpoint": self.behind.get("endpoint", ""),

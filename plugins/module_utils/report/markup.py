@@ -31,7 +31,7 @@ td details{margin:0}td ul{margin:.25rem 0;padding-left:1.1rem}
 .soft{color:var(--soft)}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(12rem,1fr));gap:.75rem;padding:0;margin:1rem 0;list-style:none}
 .cards li{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.75rem 1rem}
-.cards b{display:block;font-size:1.35rem;line-height:1.3}
+.cards b{display:block;font-size:1.35rem;line-height:1.3;overflow-wrap:anywhere}
 .tag{display:inline-block;border-radius:1rem;padding:0 .6rem;font-size:.85rem;font-weight:600;white-space:nowrap;border:1px solid currentColor}
 .ok{color:var(--ok);background:var(--okbg)}.warn{color:var(--warn);background:var(--warnbg)}
 .bad{color:var(--bad);background:var(--badbg)}.none{color:var(--none);background:var(--nonebg)}
@@ -42,6 +42,8 @@ th,td{text-align:left;vertical-align:top;padding:.4rem .6rem;border-bottom:1px s
 thead th{background:var(--card);white-space:nowrap}
 tbody th{font-weight:600}
 td,tbody th{overflow-wrap:anywhere}
+tbody th{min-width:12rem}
+ul.toc{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;padding:0;margin:1rem 0;list-style:none}
 ol.warnings{list-style:none;padding:0;margin:0}
 ol.warnings li{border:1px solid var(--line);border-left:.4rem solid var(--none);border-radius:.4rem;padding:.5rem .9rem;margin:.5rem 0;background:var(--card)}
 ol.warnings li.u1{border-left-color:var(--bad)}ol.warnings li.u2{border-left-color:var(--warn)}ol.warnings li.u3{border-left-color:var(--link)}
@@ -59,7 +61,7 @@ svg.map .t-ok{fill:var(--ok);font-weight:600}svg.map .t-bad{fill:var(--bad);font
 svg.map .t-none{fill:var(--soft)}
 footer{color:var(--soft);font-size:.9rem;margin:3rem auto 2rem}
 @media print{:root{--bg:#fff;--fg:#000;--card:#fff;--line:#999}body{font-size:10.5pt}nav.sites,.skip{display:none}
-h2{break-after:avoid}tr,li,figure{break-inside:avoid}details>*{display:block}details::details-content{content-visibility:visible;display:block}a{color:inherit;text-decoration:none}}
+.scroll{overflow:visible}h2{break-after:avoid}tr,li,figure{break-inside:avoid}details>*{display:block}details::details-content{content-visibility:visible;display:block}a{color:inherit;text-decoration:none}}
 @media (prefers-contrast:more){:root{--line:currentColor;--soft:var(--fg)}}
 """
 
@@ -79,17 +81,18 @@ def tag(text: str, kind: str) -> str:
     return f'<span class="tag {kind}">{esc(text)}</span>'
 
 
-def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str = "") -> str:
-    """A table out of ready HTML cells; the first cell of a row names it."""
+def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str = "", *, titled: bool = False) -> str:
+    """A table out of ready HTML cells; the first cell of a row names it. C(titled): a heading above shows the caption already."""
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
     )
     if not body:
         return f"<p>{esc(empty or 'None.')}</p>"
     head = "".join(f'<th scope="col">{esc(name)}</th>' for name in columns)
+    hidden = ' class="hidden"' if titled else ""
     # Wide tables scroll, and what scrolls must be reachable by keyboard.
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(caption)}"><table><caption>{esc(caption)}</caption>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(caption)}"><table><caption{hidden}>{esc(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

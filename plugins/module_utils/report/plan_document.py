@@ -6,17 +6,19 @@
 Shape of the plan (every key but C(site) is optional; what is absent is told as nothing planned):
 
 C(site), C(release), C(platform), C(domain), C(generated), C(summary) (a few sentences)
-C(hosts)         [{name, addresses: [str], roles: [str], reboot: bool, reboot_reason}]
-C(files)         [{host, path, action, owner, why}]
+C(hosts)         [{name, addresses: [str], roles: [str], reboot: bool or a text that says when, reboot_reason}]
+C(files)         [{host, path, action, owner, why}]           owner is the role of the collection that keeps the file
 C(packages)      [{host, name, version, source, why}]
 C(services)      [{host, name, action, why}]                  systemd units and the like
 C(ports)         [{host, direction, protocol, ports, peers, reason, state, source}]   rows of the filter port_table
 C(dns)           [{name, type, value, why}]
 C(kubernetes)    [{kind, name, namespace, action, why}]
+C(buckets)       [{name, action, why}]
+C(values)        [{key, value, rule, source}]                 Helm values, secrets masked
 C(gates)         [{name, text, who}]                          where a person must act
 C(irreversible)  [{step, why, way_back}]
-C(downloads)     [{what, from, size, why}]                    size in bytes; connected side only
-C(sizes)         [{what, host, size}]                         size in bytes
+C(downloads)     [{what, from, size, why}]                    size in bytes, or a text; connected side only
+C(sizes)         [{what, host, size}]                         size in bytes, or a text
 C(findings)      [{subject, severity, found, expected, source, remedy}]
 C(waivers)       [{name, reason}]
 C(duration)      a few words
@@ -24,11 +26,12 @@ C(duration)      a few words
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .markup import esc, page, slug, table
+from .markup import esc, page, slug, table, tag
 
 
 class PlanError(Exception):
@@ -49,7 +52,7 @@ class _Section:
 
 
 SECTIONS = (
-    _Section("findings", "Findings", "What the look at the site found. The run stops at those that are not waived.",
+    _Section("findings", "Findings", "Problems stop a run until they are mended or, where that is possible, waived. Warnings are for your attention.",
              (("subject", "Subject"), ("severity", "Severity"), ("found", "Found"), ("expected", "Expected"), ("remedy", "What to do"),
               ("source", "Source")), "No findings."),
     _Section("irreversible", "Steps that cannot be undone", "", (("step", "Step"), ("why", "Why"), ("way_back", "Way back")),
@@ -64,18 +67,22 @@ SECTIONS = (
     _Section("dns", "Names in DNS", "", (("name", "Name"), ("type", "Type"), ("value", "Value"), ("why", "Why")), "No name is needed."),
     _Section("packages", "Packages", "", (("name", "Package"), ("version", "Version"), ("host", "Host"), ("source", "From"), ("why", "Why")),
              "No package is installed."),
-    _Section("files", "Files", "", (("path", "Path"), ("host", "Host"), ("action", "Action"), ("owner", "Owner"), ("why", "Why")),
+    _Section("files", "Files and users", "", (("path", "Path"), ("host", "Host"), ("action", "Action"), ("owner", "Role"), ("why", "Why")),
              "No file is written."),
     _Section("services", "Services on hosts", "", (("name", "Unit"), ("host", "Host"), ("action", "Action"), ("why", "Why")),
              "No service is touched."),
     _Section("kubernetes", "Objects in Kubernetes", "", (("name", "Name"), ("kind", "Kind"), ("namespace", "Namespace"), ("action", "Action"),
                                                          ("why", "Why")), "No object is touched."),
+    _Section("buckets", "Buckets in the object store", "", (("name", "Bucket"), ("action", "Action"), ("why", "Why")), "No bucket is touched."),
+    _Section("values", "Helm values", "What the release is told. Secrets are not shown.",
+             (("key", "Key"), ("value", "Value"), ("rule", "Rule"), ("source", "Source")), "No values are composed."),
     _Section("downloads", "Downloads", "On the connected side only. Nothing on the site reaches outside.",
              (("what", "What"), ("from", "From"), ("size", "Size"), ("why", "Why")), "Nothing is downloaded."),
     _Section("sizes", "Room that is needed", "", (("what", "What"), ("host", "Host"), ("size", "Size")), "No room is reckoned."),
     _Section("waivers", "Waivers", "Requirements that the site knowingly does not meet.", (("name", "Requirement"), ("reason", "Reason")),
              "No requirement is waived."),
 )  # fmt: skip
+_SEVERITY = {"problem": "bad", "warning": "warn", "waived": "none", "ok": "ok"}
 _SCALARS = ("site", "release", "platform", "domain", "generated", "summary", "duration")
 
 
@@ -124,20 +131,37 @@ def _rows(section: _Section, plan: Mapping[str, Any]) -> tuple[tuple[tuple[str, 
 
 
 def _total(section: _Section, plan: Mapping[str, Any]) -> str:
-    sizes = [item.get("size") for item in plan.get(section.key) or []]
+    # Only downloads add up: what needs room on one host says nothing about another.
+    sizes = [item.get("size") for item in plan.get(section.key) or []] if section.key == "downloads" else []
     numbers = [value for value in sizes if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if len(numbers) < 2:
         return ""
     return f"Together {human_size(sum(numbers))}" + (f", {len(sizes) - len(numbers)} of unknown size." if len(numbers) < len(sizes) else ".")
 
 
+def _reboots(hosts: Sequence[Mapping[str, Any]]) -> str:
+    """Who is restarted for certain, by name while they are few, and how many perhaps."""
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        if host.get("reboot"):
+            found.setdefault("" if host["reboot"] is True else str(host["reboot"]), []).append(str(host.get("name")))
+    parts = []
+    for when, names in found.items():
+        count = f"{len(names)} host{'s' if len(names) > 1 else ''}"
+        parts.append(f"{count}, each only {when}" if when else ", ".join(names) if len(names) <= 2 else count)
+    return "; ".join(parts)
+
+
 def _facts(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    reboots = [str(item.get("name")) for item in plan.get("hosts") or [] if item.get("reboot")]
-    return [("Release", str(plan.get("release") or "–")), ("Platform", str(plan.get("platform") or "–")),
+    return [("Site", str(plan["site"])), ("Release", str(plan.get("release") or "–")), ("Platform", str(plan.get("platform") or "–")),
             ("Domain", str(plan.get("domain") or "–")), ("Hosts", str(len(plan.get("hosts") or []))),
-            ("Reboots", ", ".join(reboots) or "none"), ("Steps that cannot be undone", str(len(plan.get("irreversible") or []))),
+            ("Reboots", _reboots(plan.get("hosts") or []) or "none"), ("Steps that cannot be undone", str(len(plan.get("irreversible") or []))),
             ("Times that a person must act", str(len(plan.get("gates") or []))), ("Downloads on the site", "none"),
             ("Duration", str(plan.get("duration") or "not reckoned")), ("Made", str(plan.get("generated") or "–"))]  # fmt: skip
+
+
+def _title(plan: Mapping[str, Any]) -> str:
+    return f"Change request: CircleCI Server for {plan.get('domain') or 'the site ' + str(plan['site'])}"
 
 
 def _mark(text: str) -> str:
@@ -147,7 +171,7 @@ def _mark(text: str) -> str:
 
 
 def _markdown(plan: Mapping[str, Any]) -> str:
-    lines = [f"# Change request: CircleCI Server at the site {_mark(str(plan['site']))}", ""]
+    lines = [f"# {_mark(_title(plan))}", ""]
     if plan.get("summary"):
         lines += [_mark(str(plan["summary"])), ""]
     lines += ["| | |", "|---|---|", *(f"| {_mark(name)} | {_mark(value)} |" for name, value in _facts(plan)), ""]
@@ -168,17 +192,28 @@ def _markdown(plan: Mapping[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _html_cell(key: str, cell: str) -> str:
+    if key == "severity" and cell in _SEVERITY:
+        return tag(cell, _SEVERITY[cell])
+    # Names and paths may break where a reader would.
+    return re.sub(r"([_/.])", r"\1<wbr>", esc(cell)) if " " not in cell else esc(cell)
+
+
 def _html(plan: Mapping[str, Any]) -> str:
     facts = "".join(f"<li><b>{esc(value)}</b>{esc(name)}</li>" for name, value in _facts(plan))
-    parts = [f"<h1>Change request: CircleCI Server at the site {esc(plan['site'])}</h1>"]
+    parts = [f"<h1>{esc(_title(plan))}</h1>"]
     if plan.get("summary"):
         parts.append(f"<p>{esc(plan['summary'])}</p>")
     parts.append(f'<p class="soft">This document was made without changing anything on a host.</p><ul class="cards">{facts}</ul>')
+    links = "".join(f'<li><a href="#{slug(section.key)}">{esc(section.title)}</a> ({len(plan.get(section.key) or [])})</li>' for section in SECTIONS)
+    parts.append(f'<nav aria-label="Sections"><ul class="toc">{links}</ul></nav>')
     for section in SECTIONS:
         columns, rows = _rows(section, plan)
         name = slug(section.key)
         intro = f"<p>{esc(section.intro)}</p>" if section.intro and rows else ""
-        body = table(section.title, [title for _key, title in columns], [[esc(cell) for cell in row] for row in rows], section.none)
+        keys = [key for key, _title in columns]
+        cells = [[_html_cell(key, cell) for key, cell in zip(keys, row)] for row in rows]
+        body = table(section.title, [title for _key, title in columns], cells, section.none, titled=True)
         total = _total(section, plan)
         more = f"<p>{esc(total)}</p>" if total else ""
         parts.append(f'<section aria-labelledby="{name}"><h2 id="{name}">{esc(section.title)}</h2>{intro}{body}{more}</section>')

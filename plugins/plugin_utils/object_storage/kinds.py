@@ -32,7 +32,7 @@ _SECRET = "a value that is not shown"  # noqa: S105 - what is shown instead of o
 
 def _age(version: str) -> str:
     day = re.search(r"\d{4}-\d{2}-\d{2}", version)
-    return f"{version}, its last, is of {day.group()}" if day else f"its last version is {version}"
+    return f"{version} is of {day.group()}" if day else f"its last version is {version}"
 
 
 def capabilities(catalog: Catalog, kind: str) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _versitygw(backend: str, options: Mapping[str, Any]) -> dict[str, Any]:
             "VGW_S3_ENDPOINT": options["backend_endpoint"],
             "VGW_S3_REGION": options["backend_region"],
             "VGW_S3_USE_PATH_STYLE": "true",
-            "VGW_S3_META_BUCKET": f"{options['bucket']}-gateway",
+            "VGW_S3_META_BUCKET": options["policies"],
             # Many stores send no checksums, and each answer without would be a line in the log.
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
         }

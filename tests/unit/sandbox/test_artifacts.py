@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import io
+import json
+import socket
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,44 +183,164 @@ def test_local_replace_without_a_version_is_refused() -> None:
         artifacts.replace_lines(GO_MOD, {})
 
 
-def archive(tmp_path: Path, form: str) -> tuple[Path, str]:
-    path = tmp_path / f"upstream.{form}"
+# --- upstream's release files -------------------------------------------------------------------------------------------
+
+
+class Upstream:
+    """A web server on loopback: path → status, headers and content. It counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                status, headers, data = outer.files.get(self.path, (404, {}, b"nothing here"))
+                self.send_response(status)
+                for name, value in ({"Content-Length": str(len(data))} | headers).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}{path}"
+
+
+@pytest.fixture
+def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Upstream]:
+    for name in ("http_proxy", "HTTP_PROXY", "ONPREM_CIRCLECI_SANDBOX_BUILD"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(artifacts, "_no_way", set())
+    made = Upstream()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was built from modules, here without a compiler."""
+    calls: list[str] = []
+    monkeypatch.setattr(artifacts, "_from_modules", makes(b"built", calls))
+    return calls
+
+
+def archive(form: str) -> bytes:
+    output = io.BytesIO()
     if form == "zip":
-        with zipfile.ZipFile(path, "w") as bundle:
+        with zipfile.ZipFile(output, "w") as bundle:
+            bundle.writestr("LICENSE.txt", b"words")
             bundle.writestr("top/tool", b"released")
     else:
-        with tarfile.open(path, "w:gz") as bundle:
-            info = tarfile.TarInfo("top/tool")
-            info.size = 8
-            bundle.addfile(info, io.BytesIO(b"released"))
-    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+        with tarfile.open(fileobj=output, mode="w:gz") as bundle:
+            for name, data in (("top/other", b"not asked for"), ("top/tool", b"released")):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                bundle.addfile(info, io.BytesIO(data))
+    return output.getvalue()
 
 
+def released(url: str, data: bytes, algorithm: str = "sha256", **changes: Any) -> Artifact:
+    return artifact(release={"url": url, algorithm: hashlib.new(algorithm, data).hexdigest(), "members": {"tool": "top/tool"}}, **changes)
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
-def test_release_file_is_taken_where_its_checksum_is_known(cache: Path, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ONPREM_CIRCLECI_SANDBOX_BUILD", raising=False)
-    path, digest = archive(tmp_path, form)
-    folder = artifacts.ensure(artifact(release={"url": path.as_uri(), "sha256": digest, "members": {"tool": "top/tool"}}))
+def test_release_file_is_taken_where_its_checksum_is_known(cache: Path, upstream: Upstream, built: list[str], form: str, algorithm: str) -> None:
+    data = archive(form)
+    upstream.files["/tool"] = (200, {}, data)
+    folder = artifacts.ensure(released(upstream.url("/tool"), data, algorithm))
     assert (folder / "tool").read_bytes() == b"released"
-    assert '"way": "release"' in (folder / "artifact.json").read_text()
+    assert (folder / "tool").stat().st_mode & 0o777 == 0o755
+    record = json.loads((folder / "artifact.json").read_text())
+    assert (record["way"], record["url"]) == ("release", upstream.url("/tool"))
+    assert sorted(path.name for path in folder.iterdir()) == ["SHA256SUMS", "artifact.json", "tool"]
+    artifacts.ensure(released(upstream.url("/tool"), data, algorithm))
+    assert (upstream.asked, built) == (["/tool"], [])
 
 
-def test_release_file_with_another_checksum_is_refused(cache: Path, tmp_path: Path) -> None:
-    path, _ = archive(tmp_path, "zip")
-    with pytest.raises(SandboxError, match=r"sha256 is [0-9a-f]{64}, artifacts\.yml has 0{64}"):
-        artifacts.ensure(artifact(release={"url": path.as_uri(), "sha256": "0" * 64, "members": {"tool": "top/tool"}}))
+def test_both_ways_lead_to_the_same_folder() -> None:
+    """What stands on an artifact does not change with the way it came."""
+    assert released("https://a.example/tool", b"").folder() == artifact().folder()
 
 
-def test_release_file_out_of_reach_falls_back_to_building(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    monkeypatch.setattr(artifacts, "_from_modules", makes(b"built", calls))
-    release = {"url": (tmp_path / "absent").as_uri(), "sha256": "0" * 64, "members": {"tool": "tool"}}
-    assert (artifacts.ensure(artifact(release=release)) / "tool").read_bytes() == b"built"
+def test_release_file_with_another_checksum_stops_the_run(cache: Path, upstream: Upstream, built: list[str]) -> None:
+    upstream.files["/tool"] = (200, {}, archive("zip"))
+    with pytest.raises(SandboxError) as error:
+        artifacts.ensure(released(upstream.url("/tool"), b"something else"))
+    expected = hashlib.sha256(b"something else").hexdigest()
+    assert str(error.value).startswith(f"{upstream.url('/tool')} is not the file that artifacts.yml names and was thrown away: its sha256 is ")
+    assert f"expected {expected}" in str(error.value)
+    assert "ONPREM_CIRCLECI_SANDBOX_BUILD=1" in str(error.value)
+    assert (built, list((cache / "artifacts").iterdir())) == ([], [])
 
 
-def test_release_file_without_known_checksum_is_never_taken(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, _ = archive(tmp_path, "zip")
-    calls: list[str] = []
-    monkeypatch.setattr(artifacts, "_from_modules", makes(b"built", calls))
-    artifacts.ensure(artifact(release={"url": path.as_uri(), "sha256": None, "members": {"tool": "top/tool"}}))
-    assert calls
+def test_build_way_can_be_demanded(cache: Path, upstream: Upstream, built: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONPREM_CIRCLECI_SANDBOX_BUILD", "1")
+    artifacts.ensure(released(upstream.url("/tool"), b""))
+    assert (upstream.asked, built) == ([], ["tool 1.0.0"])
+
+
+def test_release_file_without_known_checksum_is_never_taken(cache: Path, upstream: Upstream, built: list[str]) -> None:
+    artifacts.ensure(artifact(release={"url": upstream.url("/tool"), "sha256": None, "members": {"tool": "top/tool"}}))
+    assert (upstream.asked, built) == ([], ["tool 1.0.0"])
+
+
+def test_without_a_way_out_the_host_is_asked_once_and_all_is_built(
+    cache: Path, built: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "_no_way", set())
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    for version in ("1.0.0", "2.0.0"):
+        artifacts.ensure(released(f"http://127.0.0.1:{port}/{version}", b"", version=version))
+    assert built == ["tool 1.0.0", "tool 2.0.0"]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "no way" in line]
+    assert len(lines) == 1
+    assert f"tool 1.0.0: no way to the release file at 127.0.0.1:{port} ([Errno 111] Connection refused); building it from Go modules instead" in lines[0]
+
+
+def test_host_that_says_nothing_is_given_up_soon(cache: Path, built: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "_no_way", set())
+    monkeypatch.setattr(artifacts, "CONNECT", 0.2)
+    # accepts, and never answers; the time of the socket itself is far longer
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        artifacts.ensure(released(f"http://127.0.0.1:{silent.getsockname()[1]}/tool", b""))
+    assert built == ["tool 1.0.0"]
+    assert "(no answer within 0.2 s)" in capsys.readouterr().err
+
+
+def test_missing_file_is_built_and_its_host_asked_again_for_others(cache: Path, upstream: Upstream, built: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    artifacts.ensure(released(upstream.url("/gone"), b""))
+    data = archive("tar.gz")
+    upstream.files["/tool"] = (200, {}, data)
+    folder = artifacts.ensure(released(upstream.url("/tool"), data, version="2.0.0"))
+    assert (folder / "tool").read_bytes() == b"released"
+    assert (built, upstream.asked) == (["tool 1.0.0"], ["/gone", "/tool"])
+    assert "(Not Found)" in capsys.readouterr().err
+
+
+def test_download_that_breaks_off_is_no_wrong_checksum(cache: Path, upstream: Upstream, built: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    data = archive("zip")
+    upstream.files["/tool"] = (200, {"Content-Length": str(len(data) + 5)}, data)
+    artifacts.ensure(released(upstream.url("/tool"), data))
+    assert built == ["tool 1.0.0"]
+    assert f"(it broke off after {len(data)} of {len(data) + 5} bytes)" in capsys.readouterr().err
+
+
+def test_archive_without_a_wanted_member_is_told(cache: Path, upstream: Upstream, built: list[str]) -> None:
+    for form in ("zip", "tar.gz"):
+        data = archive(form)
+        upstream.files["/tool"] = (200, {}, data)
+        item = artifact(release={"url": upstream.url("/tool"), "sha256": hashlib.sha256(data).hexdigest(), "members": {"tool": "elsewhere/tool"}})
+        with pytest.raises(SandboxError, match="does not hold elsewhere/tool"):
+            artifacts.ensure(item)
+    assert built == []

@@ -19,6 +19,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.acce
 from ansible_collections.onprem.circleci_server.plugins.modules import (
     bundle_extract,
     bundle_fetch,
+    bundle_listing,
     bundle_load,
     bundle_plan,
     bundle_verify,
@@ -148,6 +149,26 @@ def test_the_whole_way_and_again(world: World) -> None:
 
 def fetched_names(world: World) -> list[str]:
     return [ref["name"] for ref in json.loads((world.bundle / "bundle.json").read_text())["refs"]]
+
+
+def test_listing_names_everything_and_its_sizes_make_up_the_whole(world: World) -> None:
+    def look() -> dict[str, Any]:
+        return run_module(bundle_listing, world.capsys, directory=str(world.bundle))
+
+    missing = look()
+    assert not missing["found"] and str(world.bundle) in missing["problem"] and missing["items"] == []
+    world.plan()
+    world.fetch()
+    found = look()
+    assert found["found"] and not found["changed"]
+    targets = {item["target"]: item for item in found["items"]}
+    assert {"frontend:1", "library/kong:3.4.2", "charts/circleci-server:4.10.0", "onprem/files/docker-agent:7"} <= set(targets)
+    assert targets["frontend:1"]["source"] == world.vendor.host and targets["circleci/docker-gc:2.0"]["why"] == "catalog: cleans"
+    assert sum(item["bytes"] for item in found["items"]) == found["bytes_total"]
+    for part in world.bundle.glob("bundle-*.tar"):
+        part.unlink()
+    hidden = look()
+    assert hidden["found"] and {item["bytes"] for item in hidden["items"]} == {None}
 
 
 def test_check_mode_on_an_empty_site_predicts_everything(world: World) -> None:

@@ -33,7 +33,7 @@ OPTIONS: dict[str, Any] = {
     "address": "",
     "tls": False,
     "data_dir": "/srv/store",
-    "bucket": "circleci-data",
+    "policies": "circleci-data-gateway",
     "versioning": False,
     "environment": {},
     **S3_BEHIND,
@@ -99,7 +99,8 @@ def test_problems_are_sentences_that_name_the_variable(choice: dict[str, Any], v
 
 
 def test_no_problem_shows_a_secret() -> None:
-    found = problems(kind="minio_gateway_s3", secret_key="hidden1", **{**S3_BEHIND, "backend_key": "hidden1"})
+    choice: dict[str, Any] = {**S3_BEHIND, "backend_key": "hidden1"}
+    found = problems(kind="minio_gateway_s3", secret_key="hidden1", **choice)
     assert len(found) == 3 and "hidden1" not in " ".join(found)
 
 
