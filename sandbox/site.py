@@ -128,7 +128,22 @@ def remove_networks() -> None:
                     pass
         found = docker.inspect("network", [net.name]).get(net.name)
         if found and layout.LABEL in (found.get("Labels") or {}):
-            docker.call(["network", "rm", net.name])
+            remove_network(net.name)
+
+
+def remove_network(name: str) -> None:
+    """Docker takes a moment to forget the endpoints of containers that were just removed."""
+    for attempt in range(20):
+        if attempt:
+            time.sleep(0.5)
+        done = docker.call(["network", "rm", name], check=False)
+        if done.returncode == 0:
+            return
+    others = [item["Name"] for item in (docker.inspect("network", [name])[name].get("Containers") or {}).values()]
+    raise SandboxError(
+        f"the network {name} cannot be removed: "
+        + (f"{', '.join(others)} use it and are not the sandbox's; take them off it" if others else done.stderr.strip())
+    )
 
 
 # --- hosts --------------------------------------------------------------------------------------------------------------

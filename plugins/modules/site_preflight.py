@@ -128,6 +128,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ..module_utils.mirror.bundle import Bundle
 from ..module_utils.mirror.errors import MirrorError
+from ..module_utils.mirror_module import contents
 from ..module_utils.preflight import site
 from ..module_utils.preflight.findings import PROBLEM, Finding, apply_waivers, summary
 
@@ -175,15 +176,15 @@ def read_cluster(kubeconfig: str, namespace: str) -> site.ClusterFacts:
         return site.ClusterFacts(error=str(error).splitlines()[0])
 
 
-def read_bundle(folder: str) -> Finding:
-    """Open the bundle: manifest, sizes and order of its parts; the digests are checked while it is loaded."""
+def read_bundle(folder: str, release: str) -> Finding:
+    """Open the bundle: manifest, sizes and order of its parts, and what release it is of; the digests are checked while it is loaded."""
     if not Path(folder).is_dir():
         return site.check_bundle(folder, present=False, error="")
     try:
-        Bundle.open([Path(folder)])
+        charts = contents(Bundle.open([Path(folder)]))["charts"]
     except MirrorError as error:
         return site.check_bundle(folder, present=True, error=str(error))
-    return site.check_bundle(folder, present=True, error="")
+    return site.check_bundle_release(folder, sorted(charts.values()), release)
 
 
 def collect(options: dict[str, Any]) -> list[Finding]:
@@ -197,7 +198,7 @@ def collect(options: dict[str, Any]) -> list[Finding]:
     findings.append(site.check_step(Path(options["records_dir"]), options["release"]))
     findings.append(site.check_support(options["release"], datetime.now(timezone.utc).date()))
     if options["bundle_dir"]:
-        findings.append(read_bundle(options["bundle_dir"]))
+        findings.append(read_bundle(options["bundle_dir"], str(options["release"]["version"])))
     findings += [Finding(**finding) for finding in options["host_findings"]]
     return apply_waivers(findings, options["waivers"])
 

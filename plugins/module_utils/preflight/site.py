@@ -273,3 +273,16 @@ def check_bundle(folder: str, *, present: bool, error: str) -> Finding:
         "onprem.circleci_server bundle format",
         "Copy the missing or damaged part again from the connected side.",
     )
+
+
+def check_bundle_release(folder: str, charts: Sequence[str], release: str) -> Finding:
+    """Whether a whole bundle was made for the release that is wanted."""
+    return _finding(
+        "bundle",
+        release in charts,
+        "circleci_bundle_dir",
+        f"a bundle of release {', '.join(charts) or 'none'} in {folder}" if release not in charts else f"{folder} with all parts of {release}",
+        f"a bundle of release {release}",
+        "circleci_release",
+        "Make a bundle of that release on the connected side and carry it here, or name the folder that holds it.",
+    )

@@ -127,3 +127,10 @@ def test_waivers_take_only_what_may_be_waived() -> None:
     assert [(f.check, f.level) for f in result] == [("cluster_size", WAIVED), ("openshift", PROBLEM), ("waivers", PROBLEM)]
     assert "a lab" in result[0].sentence()
     assert summary(result).startswith("2 problem(s)")
+
+
+def test_a_bundle_of_another_release_is_refused() -> None:
+    finding = site.check_bundle_release("/srv/bundle", ["4.10.0"], "4.7.15")
+    assert finding.level == "problem"
+    assert "a bundle of release 4.10.0" in finding.sentence() and "expected a bundle of release 4.7.15" in finding.sentence()
+    assert site.check_bundle_release("/srv/bundle", ["4.10.0"], "4.10.0").level == "ok"
