@@ -40,7 +40,7 @@ FACTS = {
 }
 ACCESS = {"registry": FACTS["registry"], "username": "u", "password": "p", "ca_certificate": ""}
 STORE = {
-    "access_key": "k", "secret_key": "s", "port": 7070, "region": "r", "tls": True, "data_dir": "/var/lib/onprem-circleci/object-storage", "bucket": "b",
+    "access_key": "k", "secret_key": "s", "port": 7070, "region": "r", "tls": True, "data_dir": "/var/lib/onprem-circleci/object-storage", "policies": "b-gateway",
     "versioning": True, "backend_account": "a", "backend_key": "k", "backend_endpoint": "https://e.example.com", "backend_region": "r",
 }  # fmt: skip
 SHARED = {"/etc/onprem-circleci", "/state/records"}
