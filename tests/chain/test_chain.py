@@ -284,7 +284,7 @@ def test_secrets_are_nowhere_they_should_not_be(chain: Chain) -> None:
     allowed = re.compile(
         r"^(/root/\.docker/config\.json|/etc/onprem-circleci/|/var/lib/onprem-circleci/object-storage/|/var/lib/etcd|/var/lib/kubelet/pods/|/var/lib/containerd/)"
     )
-    places = "/etc /root /tmp /var /srv /opt/onprem /home /run".split()
+    places = ["/etc", "/root", "/tmp", "/var", "/srv", "/opt/onprem", "/home", "/run"]
     for host in (*SITE_HOSTS, "workstation"):
         found = chain.on(host, "grep", "-rlEs", "--exclude-dir=registry", "--devices=skip", pattern, *places).stdout.split()
         leaked = [path for path in found if not allowed.match(path)]
