@@ -66,7 +66,7 @@ def inventory(clients: int) -> list[str]:
     hosts = {
         f"{known[number % 2]}-as-{number}": {"ansible_host": layout.host(known[number % 2]).address} for number in range(len(known), clients)
     }
-    text = json.dumps({"circleci_nomad_clients": {"hosts": hosts}, "site_sandbox": {"hosts": dict.fromkeys(hosts, {})}})
+    text = json.dumps({"circleci_nomad_clients": {"hosts": hosts}, "site_sandbox": {"hosts": {name: {} for name in hosts}}})
     path = "/root/more-clients.json"
     docker.execute(layout.host("bastion").container, ["sh", "-c", f"cat > {path}"], stdin=text.encode())
     return ["--inventory", path]
