@@ -280,6 +280,11 @@ def _root_of(*programs: str) -> bytes:
     return archive.getvalue()
 
 
+def answers(host: str, port: int) -> bool:
+    with socket.create_connection((host, port), 1):
+        return True
+
+
 class Registry:
     """A real registry on this machine, with a login and, if wanted, with a certificate that nobody trusts."""
 
@@ -300,7 +305,7 @@ class Registry:
             f"auth: {{htpasswd: {{realm: test, path: {users}}}}}\nhttp: {{addr: '{self.name}'{secure}}}\n"
         )
         self._process = Process(["docker-registry", "serve", str(config)], folder / "log")
-        until(lambda: socket.create_connection((host, port), 1).close() or True, "the registry")
+        until(lambda: answers(host, port), "the registry")
 
     def stop(self) -> None:
         self._process.stop()
