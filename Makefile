@@ -122,6 +122,11 @@ test-store: tree $(AZURITE)/.ready ## Object stores, real ones on loopback, as t
 	@$(SANDBOX) artifacts versitygw minio --build >/dev/null
 	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js $(BIN)/python -m pytest -q -n 2 $(or $(STORES),tests/integration_store)
 
+.PHONY: test-nomad
+test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, registry and store (4 minutes, needs root and docker-registry)
+	@$(SANDBOX) artifacts nomad versitygw --build >/dev/null
+	@echo "==> nomad"; $(RUN) $(BIN)/python -m pytest -q $(or $(NOMAD),tests/integration_nomad)
+
 .PHONY: test-fast
 test-fast: drift lint types house units docs-lint sanity ## All gates that need no docker
 

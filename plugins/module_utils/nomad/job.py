@@ -61,7 +61,7 @@ class Placement:
 
 
 def probe_job(
-    name: str, placements: Sequence[Placement], *, image: str, ca: str = "", seconds: int = 120, driver: str = "docker"
+    name: str, placements: Sequence[Placement], *, image: str, ca: str = "", seconds: int = 120, driver: str = "docker", network_mode: str = ""
 ) -> dict[str, Any]:
     """One batch job with one group for each client, bound to it by its id; nothing in it is tried twice."""
     script = ["-c", SCRIPT]
@@ -69,6 +69,8 @@ def probe_job(
     if driver == "docker":
         # Without force_pull an image that the client already has would prove nothing about its registry.
         config = {"image": image, "force_pull": True, "entrypoint": ["/bin/sh"], "args": script}
+        if network_mode:
+            config["network_mode"] = network_mode
     job: dict[str, Any] = {
         "ID": name,
         "Name": name,

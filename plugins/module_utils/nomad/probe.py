@@ -52,6 +52,7 @@ class Settings:
     poll: float = 1.0
     patience: float = 30.0
     driver: str = "docker"
+    network_mode: str = ""
 
 
 @dataclass
@@ -248,6 +249,7 @@ class InfrastructureProbe:
             ca=self._settings.ca if self._store.endpoint.startswith("https:") else "",
             seconds=min(120, seconds),
             driver=self._settings.driver,
+            network_mode=self._settings.network_mode,
         )
         # What is to be taken away is noted before it is made: a kill in between leaves nothing unnoticed.
         self._jobs.append(job)

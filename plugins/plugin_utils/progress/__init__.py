@@ -27,6 +27,7 @@ PATIENCE = 40
 """Polls in a row that may fail with a broken connection before the run gives up; the module goes on meanwhile."""
 _MARK = "--progress--"
 _GONE = "the module is gone"
+_WRAPPER = "async_wrapper.py"
 _BOOKKEEPING = ("ansible_job_id", "started", "finished", "results_file", "_ansible_parsed", "erased")
 
 
@@ -65,15 +66,22 @@ class ProgressAction(ActionBase):
         try:
             gone = self._watch(results_file, progress_file, task_vars)
             if gone:
-                return {
-                    "failed": True,
-                    "msg": f"The module ended without an answer on {self._host(task_vars)}: it was killed or the host was restarted. "
-                    "Run the same command again; it goes on where it stopped.",
-                }
+                return self._no_answer(task_vars)
             result = self._status(job, "status", task_vars)
         finally:
             self._status(job, "cleanup", task_vars)
+        if result.get("failed") and _WRAPPER in str(result.get("msg")) and not str(result.get("data") or "").strip():
+            # The wrapper outlived the module and complains that there is no JSON.
+            return self._no_answer(task_vars, str(result.get("stderr") or ""))
         return {key: value for key, value in result.items() if key not in _BOOKKEEPING}
+
+    def _no_answer(self, task_vars: dict[str, t.Any], said: str = "") -> dict[str, t.Any]:
+        last = said.strip().splitlines()[-1:]
+        return {
+            "failed": True,
+            "msg": f"The module ended without an answer on {self._host(task_vars)}: it was killed or the host was restarted"
+            f"{f' (its last words: {last[0][:300]})' if last else ''}. Run the same command again; it goes on where it stopped.",
+        }
 
     def _status(self, job: str, mode: str, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         folder = self.get_shell_option("async_dir", default="~/.ansible_async")

@@ -30,6 +30,10 @@ def main():
             json.dump({"phase": "fetching", "bytes_done": done, "bytes_total": 100, "pid": os.getpid()}, stream)
         os.replace(path + ".new", path)
         time.sleep(1.2)
+        if module.params["end"] == "out of memory":
+            sys.stderr.write("almost done\\n")
+            sys.stderr.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
         if module.params["end"] == "killed":
             os.kill(os.getppid(), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -106,6 +110,14 @@ def test_a_killed_module_does_not_hang_the_run(play: Play, tmp_path: Path) -> No
     assert done.returncode == 2
     assert "ended without an answer on bastion" in done.stdout
     assert "Run the same command again" in done.stdout
+
+
+def test_a_module_that_is_killed_alone_is_told_without_a_traceback(play: Play, tmp_path: Path) -> None:
+    done = play.run({"progress_file": str(tmp_path / "p.json"), "end": "out of memory"})
+    assert done.returncode == 2
+    assert "ended without an answer on bastion" in done.stdout and "its last words: almost done" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert leftovers(play.home) == []
 
 
 def test_check_mode_and_no_file_run_plainly(play: Play, tmp_path: Path) -> None:
