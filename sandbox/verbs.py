@@ -170,7 +170,7 @@ def run(
         lines = []
         for line in process.stdout or ():
             lines.append(line.rstrip("\n"))
-            if kill_at and '"v2_playbook_on_task_start"' in line and kill_at == json.loads(line).get("task", {}).get("name"):
+            if kill_at and '"v2_playbook_on_task_start"' in line and json.loads(line).get("task", {}).get("name", "").endswith(kill_at):
                 docker.execute(container, ["pkill", "-KILL", "-f", "ansible-playbook"], check=False)
                 kill_at = ""
         code = process.wait()
