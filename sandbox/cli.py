@@ -26,6 +26,7 @@ def held(command: str) -> Iterator[None]:
 def prepare(*, start: bool) -> None:
     machine.check()
     if start:
+        artifacts.check_builder(artifacts.wanted(["up", "content"]))
         machine.install_tools()
         machine.start_daemon()
     elif not machine.daemon_answers():

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox import cli, content, kube, layout, machine, site, snapshots, tripwire
+from sandbox import cli, content, kube, layout, site, snapshots, tripwire
 from sandbox.common import SandboxError, lock
 
 
@@ -31,36 +31,6 @@ def test_no_name_is_known_on_both_sides() -> None:
 def test_unknown_host_lists_the_known_ones() -> None:
     with pytest.raises(SandboxError, match=r"no host 'node9'.*bastion"):
         layout.host("node9")
-
-
-# --- the machine --------------------------------------------------------------------------------------------------------
-
-
-def test_never_on_a_host_of_the_operators_site(tmp_path: Path) -> None:
-    with pytest.raises(SandboxError, match="control host of a real site"):
-        machine.check(operator_state=tmp_path)
-
-
-def cgroups(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).mkdir(parents=True)
-        (root / name / "cgroup.procs").touch()
-    return root
-
-
-def test_cgroup_v1_is_accepted(tmp_path: Path) -> None:
-    assert machine.cgroup_problems(cgroups(tmp_path, "memory", "cpu", "pids", "devices", "freezer", "systemd")) == []
-
-
-def test_cgroup_v2_only_is_refused_with_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "cgroup.controllers").touch()
-    (problem,) = machine.cgroup_problems(tmp_path)
-    assert "cgroup v2 only" in problem
-    assert "systemd.unified_cgroup_hierarchy=0" in problem
-
-
-def test_missing_controller_is_named(tmp_path: Path) -> None:
-    assert "controller pids is not mounted" in machine.cgroup_problems(cgroups(tmp_path, "memory", "cpu", "devices", "freezer", "systemd"))[0]
 
 
 # --- lock ---------------------------------------------------------------------------------------------------------------
