@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import fcntl
 import io
 import ipaddress
 import json
@@ -13,7 +12,7 @@ import pytest
 import yaml
 
 from sandbox import cli, content, kube, layout, site, snapshots, tripwire
-from sandbox.common import SandboxError, lock
+from sandbox.common import SandboxError
 
 
 def test_addresses_lie_in_their_network_and_are_taken_once() -> None:
@@ -31,29 +30,6 @@ def test_no_name_is_known_on_both_sides() -> None:
 def test_unknown_host_lists_the_known_ones() -> None:
     with pytest.raises(SandboxError, match=r"no host 'node9'.*bastion"):
         layout.host("node9")
-
-
-# --- lock ---------------------------------------------------------------------------------------------------------------
-
-
-def test_second_run_is_refused_and_told_who_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("ONPREM_CIRCLECI_CACHE", str(tmp_path))
-    path = tmp_path / "locks" / "sandbox.lock"
-    path.parent.mkdir()
-    with path.open("w") as holder:
-        holder.write("process 4711 (up) since 10:00:00")
-        holder.flush()
-        fcntl.flock(holder, fcntl.LOCK_EX)
-        assert cli.main(["down"]) == 1
-    assert "in use: process 4711 (up) since 10:00:00" in capsys.readouterr().err
-
-
-def test_lock_of_a_killed_run_is_no_obstacle(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    path.write_text("process 1 (up) since yesterday")
-    with lock(path, "up", wait=False):
-        assert "(up)" in path.read_text()
-    assert path.read_text() == ""
 
 
 # --- files of hosts -----------------------------------------------------------------------------------------------------
