@@ -102,12 +102,13 @@ def install_tools() -> None:
     provide(tools)
 
 
-def provide(tools: Mapping[str, str], *, start_services: bool = True) -> None:
-    """Install what is missing from Debian after it has been named; without root, and on other systems, only name it.
+def provide(tools: Mapping[str, str]) -> None:
+    """Programs and the Debian packages that bring them: see to it that they are there."""
+    install({tool: packages for tool, packages in tools.items() if shutil.which(tool) is None})
 
-    *tools* maps programs to Debian packages.
-    """
-    missing = {tool: packages for tool, packages in tools.items() if shutil.which(tool) is None}
+
+def install(missing: Mapping[str, str], *, start_services: bool = True) -> None:
+    """Install what is missing from Debian after it has been named; without root, and on other systems, only name it."""
     problems = [f"`{tool}` is not installed: {ELSEWHERE[tool]}" for tool in sorted(missing) if tool in ELSEWHERE]
     packages = sorted({package for tool, names in missing.items() if tool not in ELSEWHERE for package in names.split()})
     programs = ", ".join(sorted(set(missing) - set(ELSEWHERE)))
