@@ -16,7 +16,8 @@ SHIPPED := $(TREE)/shipped/ansible_collections/onprem/circleci_server
 VERSION := $(shell sed -n 's/^version: //p' galaxy.yml)
 TARBALL := build/onprem-circleci_server-$(VERSION).tar.gz
 RUN := cd $(COLLECTION) && ANSIBLE_COLLECTIONS_PATH=$(TREE) PYTHONPATH=$(TREE) PATH=$(BIN):$$PATH ANSIBLE_HOME=$(TREE)/.ansible NO_COLOR=1
-PYTEST = $(RUN) $(BIN)/python -m pytest -q
+# skipped tests are told with their reason
+PYTEST = $(RUN) $(BIN)/python -m pytest -q -rs
 SANDBOX := $(BIN)/python -m sandbox
 
 .PHONY: help
@@ -25,7 +26,11 @@ help: ## This list
 
 # --- set-up ---------------------------------------------------------------------------------------------------------
 
+# What the operating system must bring is named before it is installed, and installed from Debian by root only.
+NEEDS := $(PYTHON) tools/needs.py
+
 $(VENV)/.ready:
+	@$(NEEDS) toolchain
 	@echo "==> installing the tool chain into $(VENV) (about 2 minutes, once for each version of $(LOCK))"
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(LOCK)
@@ -91,13 +96,14 @@ ansible-lint: tree ## Production profile, offline, with the rules of the house
 	@echo "==> ansible-lint"; $(RUN) $(BIN)/ansible-lint -q --offline -c .config/ansible-lint.yml
 
 MYPY := $(BIN)/mypy --config-file $(COLLECTION)/pyproject.toml --no-error-summary --cache-dir $(TREE)/.mypy_cache
-# Tests of the sandbox import it by its own name, so they are read from the top of the tree, with the sandbox.
-OF_SANDBOX := tests/chain tests/sandbox tests/unit/sandbox tests/unit/standin
+# Tests of sandbox and tools import them by their own names, so they are read from the top of the tree, with both.
+OF_SANDBOX := tests/chain tests/sandbox tests/unit/sandbox tests/unit/standin tests/unit/tools
 types: tree ## mypy --strict over all Python
 	@echo "==> mypy"; cd $(TREE) && $(MYPY) $(OF_SANDBOX:%=--exclude '/%/') $(addprefix ansible_collections/onprem/circleci_server/,plugins tests)
 	@cd $(COLLECTION) && $(MYPY) sandbox tools benchmarks .config/ansible-lint-rules $(OF_SANDBOX)
 
 units: tree ## Unit tests
+	@$(NEEDS) units
 	@echo "==> units"; $(PYTEST) -n 2 $(or $(TESTS),tests/unit)
 
 house: tree ## The rules of the house that a test can check
@@ -117,8 +123,23 @@ $(AZURITE)/.ready:
 	  mkdir -p $(AZURITE) && npm install --silent --no-audit --no-fund --prefix $(AZURITE) azurite@3.35.0 && touch $@; \
 	else echo "==> npm is not there: what needs Azurite is skipped"; fi
 
-.PHONY: test-store
+# Suites of make test-full that need no docker; each can be run by itself, and TESTS=... picks a file of it.
+.PHONY: test-mirror test-firewall test-store test-nomad
+test-mirror: tree ## The mirror engine against real registries and a faulty network
+	@$(NEEDS) mirror
+	@echo "==> mirror"; $(PYTEST) $(or $(TESTS),tests/integration_mirror)
+
+test-firewall: tree ## The firewall engine on real packet filters, in network namespaces (root)
+	@$(NEEDS) firewall
+	@echo "==> firewall"; $(PYTEST) $(or $(TESTS),tests/integration_firewall)
+
+test-nomad: tree ## The probe against a real Nomad server and clients (root)
+	@$(NEEDS) nomad programs
+	@$(SANDBOX) artifacts nomad-1.11.3 nomad-1.7.7 versitygw --build >/dev/null
+	@echo "==> nomad"; $(PYTEST) $(or $(TESTS),tests/integration_nomad)
+
 test-store: tree $(AZURITE)/.ready ## Object stores, real ones on loopback, as the role object_storage runs them
+	@$(NEEDS) programs
 	@$(SANDBOX) artifacts versitygw minio --build >/dev/null
 	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js $(BIN)/python -m pytest -q -n 2 $(or $(STORES),tests/integration_store)
 
@@ -132,21 +153,31 @@ test-fast: drift lint types house units docs-lint sanity ## All gates that need 
 
 # --- sandbox --------------------------------------------------------------------------------------------------------
 
-.PHONY: sandbox sandbox-down demo test-sandbox test-molecule test
-sandbox: toolchain ## Build and start the sandbox: a connected network and a cut-off site
+.PHONY: check-machine sandbox sandbox-down demo test-sandbox test-cut test-molecule test-full test
+# Before the tool chain: who may not carry the sandbox is told at once.
+check-machine:
+	@$(NEEDS) sandbox
+
+sandbox: check-machine toolchain ## Build and start the sandbox: a connected network and a cut-off site
 	@$(SANDBOX) up
 
 sandbox-down: toolchain ## Take the sandbox away
 	@$(SANDBOX) down
 
-demo: build ## The main job: install into the cut-off site, show the report
-	@$(BIN)/python tools/demo.py --tarball $(TARBALL)
+demo: check-machine build ## The main job: install into the cut-off site, show the report
+	@$(SANDBOX) hold "make demo" -- $(BIN)/python tools/demo.py --tarball $(TARBALL)
 
-test-sandbox: build ## The chain on the sandbox: empty, install, again, finished, probe, kill, negatives, uninstall
-	@$(BIN)/python -m pytest -q -x tests/chain --tarball $(TARBALL) $(CHAIN)
+test-sandbox: check-machine build ## The chain on the sandbox: empty, install, again, finished, probe, kill, negatives, uninstall
+	@$(SANDBOX) hold "make test-sandbox" -- $(BIN)/python -m pytest -q -rs -x tests/chain --tarball $(TARBALL) $(CHAIN)
 
-test-molecule: build ## One scenario of Molecule on the sandbox: make test-molecule SCENARIO=default
-	@cd $(CURDIR) && PATH=$(BIN):$$PATH ONPREM_CIRCLECI_TARBALL=$(CURDIR)/$(TARBALL) $(BIN)/molecule test --scenario-name $(or $(SCENARIO),default)
+test-cut: check-machine toolchain ## The sandbox itself: its hosts, and the cut
+	@$(SANDBOX) hold "make test-cut" -- sh -ec '$(SANDBOX) up; $(BIN)/python -m pytest -q -rs tests/sandbox'
+
+test-molecule: check-machine build ## One scenario of Molecule on the sandbox: make test-molecule SCENARIO=default
+	@cd $(CURDIR) && PATH=$(BIN):$$PATH ONPREM_CIRCLECI_TARBALL=$(CURDIR)/$(TARBALL) $(SANDBOX) hold "make test-molecule" -- molecule test --scenario-name $(or $(SCENARIO),default)
+
+test-full: ## The long suites, or a share of them: make test-full SHARD=1/3, or ONLY="test-mirror molecule/default"
+	@$(PYTHON) tools/full.py $(if $(SHARD),--shard $(SHARD)) $(if $(ONLY),--only $(ONLY))
 
 # What lands is decided by the gates that the tree passes today, cheapest first. sanity and test-sandbox join one by one.
 test: ruff drift yamllint types house docs-lint ansible-lint units test-store ## Everything that .ci/run runs

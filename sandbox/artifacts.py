@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from . import machine
 from .common import SandboxError, cache_dir, lock, run, say, sha256_file, short_hash, write_atomic
 
 CATALOGUE = Path(__file__).with_name("artifacts.yml")
@@ -170,13 +171,9 @@ def _make(item: Artifact) -> None:
 
 def _from_release(item: Artifact, work: Path) -> dict[str, Any] | None:
     """Upstream's release file, or None where its checksum is unknown or there is no way to it."""
+    algorithm = _known(item)
     release = item.release
-    if not release:
-        return None
-    algorithm = next((name for name in ("sha256", "sha512") if release.get(name)), None)
-    if algorithm is None or item.module_files:
-        return None
-    if os.environ.get(BUILD) == "1":
+    if not release or not algorithm:
         return None
     url = str(release["url"])
     host = urllib.parse.urlsplit(url).netloc
@@ -201,6 +198,13 @@ def _from_release(item: Artifact, work: Path) -> dict[str, Any] | None:
     unpack(archive, release["members"], work)
     archive.unlink()
     return {"way": "release", "url": url}
+
+
+def _known(item: Artifact) -> str:
+    """The algorithm of the release file's checksum, empty where the program can only be built."""
+    if not item.release or item.module_files or os.environ.get(BUILD) == "1":
+        return ""
+    return next((name for name in ("sha256", "sha512") if item.release.get(name)), "")
 
 
 def _open(url: str) -> Any:
@@ -290,12 +294,9 @@ def replace_lines(go_mod: str, replace_local: Mapping[str, str]) -> list[str]:
 
 def _from_modules(item: Artifact, work: Path) -> dict[str, Any]:
     build = item.build
-    if shutil.which("go") is None:
-        raise SandboxError(
-            f"{item.label} must be built and `go` is not installed: install Go 1.24 or later (https://go.dev/doc/install) and put it on PATH"
-        )
-    if build["cgo"] and shutil.which("gcc") is None:
-        raise SandboxError(f"{item.label} needs a C compiler: install gcc and libc6-dev (Debian: apt-get install gcc libc6-dev)")
+    provide_go()
+    if build["cgo"]:
+        machine.provide({"gcc": "gcc libc6-dev"})
     say(f"{item.label}: building from Go modules (usually {item.seconds} s on two cores, once)")
     env = {
         **os.environ,
@@ -329,6 +330,21 @@ def _from_modules(item: Artifact, work: Path) -> dict[str, Any]:
                 shutil.move(made, work / name)
     go_version = run(["go", "env", "GOVERSION"]).stdout.strip()
     return {"way": "build", "module": f"{module}@{version}", "sum": answer["Sum"], "go": go_version}
+
+
+def check_builder(items: Iterable[Artifact]) -> None:
+    """Say before anything else that Go is missing, where something can only be built."""
+    if any(not is_ready(item) and not _known(item) for item in items):
+        provide_go()
+
+
+def provide_go() -> None:
+    machine.provide({"go": ""})
+    version = run(["go", "env", "GOVERSION"]).stdout.strip()
+    found = re.match(r"go(\d+)\.(\d+)", version)
+    # from 1.21 on it fetches the version that a module asks for
+    if found and (int(found[1]), int(found[2])) < (1, 21):
+        raise SandboxError(f"`go` is {version}: {machine.ELSEWHERE['go']}. Then run the same command again")
 
 
 def wanted(uses: Iterable[str], catalogue: Iterable[Artifact] | None = None) -> list[Artifact]:

@@ -6,26 +6,39 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import artifacts, docker, layout, machine, site, snapshots, tripwire, verbs
 from .common import SandboxError, cache_dir, lock, say
 
+# The path of the lock, told to what a command that holds it starts.
+HELD = "ONPREM_CIRCLECI_SANDBOX_HELD"
+
 
 @contextlib.contextmanager
 def held(command: str) -> Iterator[None]:
-    """One changing command at a time; a second one says who is at it."""
-    with lock(cache_dir() / "locks" / "sandbox.lock", command, wait=False):
+    """One changing command at a time; a second one says who is at it. What `hold` has started is part of the first."""
+    path = cache_dir() / "locks" / "sandbox.lock"
+    if os.environ.get(HELD) == str(path):
         yield
+        return
+    with lock(path, command, wait=False):
+        os.environ[HELD] = str(path)
+        try:
+            yield
+        finally:
+            del os.environ[HELD]
 
 
 def prepare(*, start: bool) -> None:
     machine.check()
     if start:
+        artifacts.check_builder(artifacts.wanted(["up", "content"]))
         machine.install_tools()
         machine.start_daemon()
     elif not machine.daemon_answers():
@@ -109,6 +122,14 @@ def carry(args: argparse.Namespace) -> int:
     return 0
 
 
+def hold(args: argparse.Namespace) -> int:
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise SandboxError("name a command after --")
+    with held(args.what):
+        return subprocess.run(command, check=False).returncode
+
+
 def install_collection(args: argparse.Namespace) -> int:
     tarball = Path(args.tarball)
     if not tarball.is_file():
@@ -185,18 +206,22 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("host")
     one.add_argument("command", nargs=argparse.REMAINDER)
     one.set_defaults(function=execute)
+    one = commands.add_parser("hold", help="run a command that uses the sandbox while nobody else changes it")
+    one.add_argument("what", help="what a second run is told, as in 'make demo'")
+    one.add_argument("command", nargs=argparse.REMAINDER)
+    one.set_defaults(function=hold)
     one = commands.add_parser("carry", help="copy a folder from the workstation to the bastion, across the gap")
     one.add_argument("source")
     one.add_argument("destination")
-    one.set_defaults(function=carry)
+    one.set_defaults(function=_held(carry, "carry"))
     one = commands.add_parser("install-collection", help="install a built collection on workstation and bastion")
     one.add_argument("tarball")
-    one.set_defaults(function=install_collection)
+    one.set_defaults(function=_held(install_collection, "install-collection"))
     one = commands.add_parser("verb", help="run a verb of the collection where an operator would: bundle on the workstation, all others on the bastion")
     one.add_argument("--stop-at-gates", action="store_true", help="do not answer the gates of a person in advance")
     one.add_argument("name")
     one.add_argument("arguments", nargs=argparse.REMAINDER, help="further arguments for ansible-playbook")
-    one.set_defaults(function=run_verb)
+    one.set_defaults(function=lambda args: _held(run_verb, f"verb {args.name}")(args))
     one = commands.add_parser("tripwire", help="how often site hosts asked for or sent to anything outside, as JSON")
     one.add_argument("--reset", action="store_true", help="start counting anew")
     one.add_argument("--fail", action="store_true", help="exit 1 when anything was counted")
@@ -206,6 +231,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--build", action="store_true")
     one.set_defaults(function=show_artifacts)
     return top
+
+
+def _held(function: Callable[[argparse.Namespace], int], command: str) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        with held(command):
+            return function(args)
+
+    return run
 
 
 def _snapshot(name: str) -> int:

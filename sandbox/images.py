@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,9 +134,9 @@ def workstation_wheels() -> Path:
     temporary = target.with_name("partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    pip = ["python3", "-m", "pip", "download", "--quiet", "--dest", str(temporary), "--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64", "--platform=manylinux_2_28_x86_64", "--platform=any"]
-    if run(["python3", "-m", "pip", "--version"], check=False).returncode != 0:
-        raise SandboxError("pip is not installed: install python3-pip, then run the same command again")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(temporary), "--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64", "--platform=manylinux_2_28_x86_64", "--platform=any"]
+    if run([sys.executable, "-m", "pip", "--version"], check=False).returncode != 0:
+        raise SandboxError(f"{sys.executable} has no pip: use `make sandbox`, which brings a Python with pip, or install python3-pip, then run the same command again")
     with step("downloading the Python packages of bastion and workstation", 30):
         run([*pip, *plain])
         run([*pip, "--no-deps", bundle])

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .common import SandboxError, cache_dir, run, say, step
 
-# Program -> Debian package that brings it.
+# Program -> Debian packages that bring it.
 TOOLS = {
     "docker": "docker.io",
     "mmdebstrap": "mmdebstrap",
@@ -21,38 +23,63 @@ TOOLS = {
     "apt-get": "apt",
     "dpkg-deb": "dpkg",
     "gpg": "gpg",
+    "gpg-agent": "gpg-agent",
     "python3": "python3",
 }
 DAEMON_TOOLS = {"dockerd": "docker.io", "containerd": "containerd", "runc": "runc"}
-OPERATOR_STATE = Path("/var/lib/onprem-circleci")
+# Debian 12 has these too old, so they are never installed for the operator.
+ELSEWHERE = {"go": "install Go 1.24 or later (https://go.dev/doc/install) and put it on PATH"}
+# What only the collection puts on hosts of a real site: its folders, and the unit of a Nomad client whose firewall is not ours.
+SITE_TRACES = (
+    "etc/onprem-circleci",
+    "var/lib/onprem-circleci",
+    "var/lib/onprem-circleci-firewall",
+    "etc/systemd/system/circleci-network.service",
+)
 
 
-def check(*, operator_state: Path = OPERATOR_STATE) -> None:
+def check(*, root: Path = Path("/")) -> None:
     """Refuse a machine that cannot or must not carry the sandbox, with all reasons at once."""
     problems: list[str] = []
-    if operator_state.exists():
+    traces = site_traces(root)
+    if traces:
         problems.append(
-            f"{operator_state} exists, so this machine is a control host of a real site; the sandbox never runs on one. Use another machine"
+            f"{' and '.join(traces)} exist{'s' if len(traces) == 1 else ''}, so this machine is a host of a real site, and the sandbox never runs on one. "
+            "Use another machine, or remove what is left when the site is gone"
         )
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         problems.append(f"this is {platform.system()} on {platform.machine()}; the sandbox needs Linux on x86_64")
     if os.geteuid() != 0:
         problems.append(f"this is user {os.geteuid()}; the sandbox needs root, because its hosts boot systemd and it makes networks. Use sudo")
-    problems.extend(cgroup_problems(Path("/sys/fs/cgroup")))
+    problems.extend(cgroup_problems(root / "sys/fs/cgroup"))
     if problems:
         raise SandboxError("; ".join(problems))
 
 
+def site_traces(root: Path) -> list[str]:
+    """What lies here of a real site. An empty folder says nothing."""
+    found = []
+    for name in SITE_TRACES:
+        path = root / name
+        if path.is_dir() and not any(path.iterdir()):
+            continue
+        if path.exists():
+            found.append(f"/{name}")
+    return found
+
+
 def cgroup_problems(root: Path) -> list[str]:
-    """Nomad clients of CircleCI Server demand cgroup v1, so the sandbox has to offer it."""
+    """CircleCI Server demands cgroup v1 of its Nomad clients and preflight refuses hosts without it, so the sandbox has to offer it."""
     controllers = ("memory", "cpu", "pids", "devices", "freezer")
-    missing = [name for name in controllers if not (root / name / "cgroup.procs").exists()]
-    if (root / "cgroup.controllers").exists() or len(missing) == len(controllers):
+    if (root / "cgroup.controllers").exists():
         return [
-            f"{root} is cgroup v2 only; CircleCI Server wants its Nomad clients on cgroup v1, which the kernel offers to containers "
-            "only when the machine itself runs it. Boot the machine with systemd.unified_cgroup_hierarchy=0 "
-            "systemd.legacy_systemd_cgroup_controller, or use a machine with cgroup v1"
+            f"{root} is cgroup v2 only; CircleCI Server wants its Nomad clients on cgroup v1, and containers get what the machine has. "
+            "Boot the machine with the kernel arguments systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller "
+            "(systemd before 256: Debian 12, Ubuntu 22.04 and 24.04), or use a machine with cgroup v1"
         ]
+    missing = [name for name in controllers if not (root / name / "cgroup.procs").exists()]
+    if missing == list(controllers):
+        return [f"no cgroup v1 controller is mounted below {root}; use a machine that boots with cgroup v1"]
     problems = [f"cgroup v1 controller {name} is not mounted below {root}" for name in missing]
     if not (root / "systemd").is_dir():
         problems.append(f"{root}/systemd is missing, and systemd in the hosts needs it: mkdir {root}/systemd && mount -t cgroup -o none,name=systemd cgroup {root}/systemd")
@@ -68,23 +95,55 @@ def is_debian() -> bool:
 
 
 def install_tools() -> None:
-    """What is missing comes from Debian after it has been named; elsewhere it is only named."""
+    """What the sandbox calls."""
     tools = dict(TOOLS)
     if not daemon_answers():
         tools.update(DAEMON_TOOLS)
-    missing = {tool: package for tool, package in tools.items() if shutil.which(tool) is None}
-    if not missing:
+    provide(tools)
+
+
+def provide(tools: Mapping[str, str]) -> None:
+    """Programs and the Debian packages that bring them: see to it that they are there."""
+    install({tool: packages for tool, packages in tools.items() if shutil.which(tool) is None})
+
+
+def install(missing: Mapping[str, str], *, start_services: bool = True) -> None:
+    """Install what is missing from Debian after it has been named; without root, and on other systems, only name it."""
+    problems = [f"`{tool}` is not installed: {ELSEWHERE[tool]}" for tool in sorted(missing) if tool in ELSEWHERE]
+    packages = sorted({package for tool, names in missing.items() if tool not in ELSEWHERE for package in names.split()})
+    programs = ", ".join(sorted(set(missing) - set(ELSEWHERE)))
+    can_install = is_debian() and os.geteuid() == 0
+    if packages and not can_install:
+        how = f"as root: apt-get install {' '.join(packages)}" if is_debian() else f"Debian and Ubuntu packages: {' '.join(packages)}"
+        problems.append(f"missing programs: {programs}. Install them ({how})")
+    if problems:
+        raise SandboxError(f"{'; '.join(problems)}. Then run the same command again")
+    if not packages:
         return
-    packages = sorted(set(missing.values()))
-    if not is_debian():
-        raise SandboxError(
-            f"missing programs: {', '.join(sorted(missing))}. Install them (Debian and Ubuntu packages: {' '.join(packages)}), then run the same command again"
-        )
-    say(f"this machine lacks {', '.join(sorted(missing))}; installing from Debian: {' '.join(packages)}")
+    quiet = "" if start_services else ", without starting what they bring"
+    say(f"this machine lacks {programs}; installing from Debian: {' '.join(packages)}{quiet}")
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    run(["apt-get", "update", "-q"], env=env)
-    # no daemon of the distribution's own: its service would start with settings that are not ours
-    run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages], env=env)
+    with contextlib.nullcontext() if start_services else _no_services(packages):
+        run(["apt-get", "update", "-q"], env=env)
+        run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages], env=env)
+
+
+@contextlib.contextmanager
+def _no_services(packages: list[str], *, policy: Path = Path("/usr/sbin/policy-rc.d")) -> Iterator[None]:
+    """Debian starts the service of a package when it is installed, and at each boot after that; a test wants the program alone."""
+    text = "#!/bin/sh\n# of the onprem.circleci_server sandbox, for the length of one installation\nexit 101\n"
+    ours = not policy.exists() or policy.read_text(encoding="utf-8") == text
+    if ours:
+        policy.write_text(text, encoding="utf-8")
+        policy.chmod(0o755)
+    try:
+        yield
+        if shutil.which("systemctl") is not None:
+            for name in packages:
+                run(["systemctl", "disable", name], check=False)
+    finally:
+        if ours:
+            policy.unlink()
 
 
 def daemon_dir() -> Path:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import fcntl
 import io
 import ipaddress
 import json
@@ -12,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox import cli, content, kube, layout, machine, site, snapshots, tripwire
-from sandbox.common import SandboxError, lock
+from sandbox import cli, content, kube, layout, site, snapshots, tripwire
+from sandbox.common import SandboxError
 
 
 def test_addresses_lie_in_their_network_and_are_taken_once() -> None:
@@ -31,59 +30,6 @@ def test_no_name_is_known_on_both_sides() -> None:
 def test_unknown_host_lists_the_known_ones() -> None:
     with pytest.raises(SandboxError, match=r"no host 'node9'.*bastion"):
         layout.host("node9")
-
-
-# --- the machine --------------------------------------------------------------------------------------------------------
-
-
-def test_never_on_a_host_of_the_operators_site(tmp_path: Path) -> None:
-    with pytest.raises(SandboxError, match="control host of a real site"):
-        machine.check(operator_state=tmp_path)
-
-
-def cgroups(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).mkdir(parents=True)
-        (root / name / "cgroup.procs").touch()
-    return root
-
-
-def test_cgroup_v1_is_accepted(tmp_path: Path) -> None:
-    assert machine.cgroup_problems(cgroups(tmp_path, "memory", "cpu", "pids", "devices", "freezer", "systemd")) == []
-
-
-def test_cgroup_v2_only_is_refused_with_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "cgroup.controllers").touch()
-    (problem,) = machine.cgroup_problems(tmp_path)
-    assert "cgroup v2 only" in problem
-    assert "systemd.unified_cgroup_hierarchy=0" in problem
-
-
-def test_missing_controller_is_named(tmp_path: Path) -> None:
-    assert "controller pids is not mounted" in machine.cgroup_problems(cgroups(tmp_path, "memory", "cpu", "devices", "freezer", "systemd"))[0]
-
-
-# --- lock ---------------------------------------------------------------------------------------------------------------
-
-
-def test_second_run_is_refused_and_told_who_is_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("ONPREM_CIRCLECI_CACHE", str(tmp_path))
-    path = tmp_path / "locks" / "sandbox.lock"
-    path.parent.mkdir()
-    with path.open("w") as holder:
-        holder.write("process 4711 (up) since 10:00:00")
-        holder.flush()
-        fcntl.flock(holder, fcntl.LOCK_EX)
-        assert cli.main(["down"]) == 1
-    assert "in use: process 4711 (up) since 10:00:00" in capsys.readouterr().err
-
-
-def test_lock_of_a_killed_run_is_no_obstacle(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    path.write_text("process 1 (up) since yesterday")
-    with lock(path, "up", wait=False):
-        assert "(up)" in path.read_text()
-    assert path.read_text() == ""
 
 
 # --- files of hosts -----------------------------------------------------------------------------------------------------
