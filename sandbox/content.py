@@ -24,7 +24,7 @@ from .common import SandboxError, cache_dir, lock, say, sha256_file, short_hash,
 STANDIN = Path(__file__).with_name("standin")
 # Objects that the vendor's bucket stores compressed and sends with Content-Encoding: gzip, one host/path a line.
 GZIP_ENCODED = "gzip-encoded.txt"
-FORMAT = 3
+FORMAT = 4
 EPOCH = 1767225600
 
 
@@ -230,7 +230,9 @@ def release_files() -> dict[str, Path]:
             base = f"github.com/versity/versitygw/releases/download/v{version}"
             add(f"{base}/{top}.tar.gz", _packed(item, "tar.gz", {f"{top}/versitygw": "versitygw"}), f"{base}/checksums.txt")
         elif item.name == "minio":
-            add("dl.min.io/server/minio/release/linux-amd64/minio", folder / "minio", "dl.min.io/server/minio/release/linux-amd64/minio.sha256sum")
+            # Stands in for the last release that was published as a file; the source that is built here is a little younger.
+            path = "dl.min.io/server/minio/release/linux-amd64/archive/minio.RELEASE.2025-09-07T16-13-09Z"
+            add(path, folder / "minio", f"{path}.sha256sum")
         elif item.name == "metallb":
             add(f"raw.githubusercontent.com/metallb/metallb/v{version}/config/manifests/metallb-native.yaml", folder / "metallb-native.yaml")
         elif item.name == "local-path-provisioner":

@@ -27,7 +27,7 @@ SETUPS = {
     "minio_server": ("minio_server", "", False),
     "minio_server-tls": ("minio_server", "", True),
     "minio_gateway_azure-azurite": ("minio_gateway_azure", "azurite", False),
-    "minio_gateway_s3-versitygw": ("minio_gateway_s3", "versitygw_posix", False),
+    "minio_gateway_s3-minio": ("minio_gateway_s3", "minio_server", False),
 }
 """Name of the setup: kind, what lies behind it, whether it speaks TLS."""
 

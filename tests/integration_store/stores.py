@@ -43,7 +43,7 @@ def program(artifact: str) -> Path:
     variable = {"minio-gateway-azure": "MINIO_GATEWAY_AZURE", "minio-gateway-s3": "MINIO_GATEWAY_S3"}.get(artifact)
     if variable is not None:
         if not os.environ.get(variable):
-            pytest.skip(f"{variable} names no binary; docs/how-to/object-storage.md says which release it must be")
+            pytest.skip(f"{variable} names no binary; docs/reference/catalog-object-storage.md says which release it must be")
         return Path(os.environ[variable])
     item = artifacts.find(artifact)
     if not artifacts.is_ready(item):

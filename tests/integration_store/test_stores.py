@@ -48,7 +48,9 @@ def test_store_is_filled_tried_and_found_as_the_catalog_says(name: str, start: S
 
     wish = {"versioning": True} if store.versioning else {}
     predicted = make_buckets(site, check=True, **wish)
+    assert not predicted.get("failed"), predicted
     made = make_buckets(site, **wish)
+    assert not made.get("failed"), made
     assert made["changed"] and made["changes"] == predicted["changes"] and "circleci-data" in made["changes"][0], made
     assert not make_buckets(site, **wish)["changed"]
 

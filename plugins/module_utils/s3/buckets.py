@@ -75,14 +75,11 @@ def _principals(statement: Mapping[str, Any]) -> list[Any]:
     return _list(principal.get("AWS") if isinstance(principal, Mapping) else principal)
 
 
-def _matches(statement: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    return (
-        statement.get("Effect") == "Allow"
-        and _principals(statement) == ["*"]
-        and sorted(_list(statement.get("Action"))) == wanted["Action"]
-        and _list(statement.get("Resource")) == wanted["Resource"]
-        and not statement.get("Condition")
-    )
+def _opened(statement: Any) -> set[tuple[str, str]]:
+    """What a statement opens for everybody, as action and resource."""
+    if not _opens(statement):
+        return set()
+    return {(str(action), str(resource)) for action in _list(statement.get("Action")) for resource in _list(statement.get("Resource"))}
 
 
 def _opens(statement: Any) -> bool:
@@ -96,14 +93,17 @@ def read_state(client: S3Client, wish: BucketWish) -> BucketState:
         return state
     wanted = read_policy(wish.name, listing=wish.public_list)["Statement"]
     policy = client.bucket_policy(wish.name)
-    found = []
+    # Some stores answer with one statement for all actions and resources, so that only what is opened can be compared.
+    wanted_pairs = set().union(*(_opened(statement) for statement in wanted))
+    spelt = {(action, resource) for action, _one in wanted_pairs for _other, resource in wanted_pairs}
+    opened: set[tuple[str, str]] = set()
     for statement in _list((policy or {}).get("Statement") or []):
-        same = next((item for item in wanted if isinstance(statement, Mapping) and _matches(statement, item)), None)
-        if same is None:
-            state.foreign_statements.append(statement)
+        pairs = _opened(statement)
+        if pairs and pairs <= spelt:
+            opened |= pairs
         else:
-            found.append(same["Sid"])
-    state.public_read = len(set(found)) == len(wanted)
+            state.foreign_statements.append(statement)
+    state.public_read = wanted_pairs <= opened
     if wish.versioning is not None:
         state.versioning = client.versioning(wish.name)
     if client.head(wish.name, OWNER_KEY) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils import object_storage
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.bundle_contents import (
     ContentsError,
     brought,
@@ -41,7 +42,15 @@ def test_what_the_site_provides_itself_is_not_carried() -> None:
     provided = contents(load_balancer="provided", storage_class="provided", object_storage_kind="s3")
     assert names(everything) - names(provided) == {"metallb-manifest", "local-path-manifest", "versitygw"}
     assert "quay.io/metallb/controller:v0.15.2" in refs(everything) - refs(provided)
-    assert "minio" in names(contents(object_storage_kind="minio_server"))
+
+
+@pytest.mark.parametrize("kind", object_storage.MANAGED)
+def test_program_of_each_object_store_is_carried_in_the_version_of_the_catalog(kind: str) -> None:
+    options = dict.fromkeys(("access_key", "secret_key", "region", "data_dir", "policies", "backend_endpoint", "backend_account", "backend_key", "backend_region"), "x")
+    made = object_storage.service(kind, {**options, "port": 1})
+    (item,) = [item for item in contents(object_storage_kind=kind)["files"] if item["name"] == made["artifact"]]
+    assert item["version"] == Catalog.load().object_storage_option(kind).version
+    assert item["checksum_url"] and item["url"].endswith(".tar.gz") == bool(made["member"])
 
 
 def test_images_without_which_no_job_runs_are_needed() -> None:
