@@ -169,7 +169,7 @@ def _reasons(
             since = f" ({item['when']})" if item.get("when") else ""
             reasons += item.get("problems") or [f"the {item['level']} failed{since}: {item.get('detail') or 'no reason given'}"]
     if refs:
-        reasons.append(f"{len(refs)} images are not in the private registry: {', '.join(refs[:5])}")
+        reasons.append(f"{len(refs)} image{'s are' if len(refs) > 1 else ' is'} not in the private registry: {', '.join(refs[:5])}")
     for item in certificates:
         if item["days_left"] < 0:
             reasons.append(f"the certificate of {item['name']} ended {-item['days_left']} days ago")

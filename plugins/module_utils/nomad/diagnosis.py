@@ -119,7 +119,7 @@ _PULL = (
 
 
 def _pull(image: str, text: str) -> Diagnosis:
-    said = masked(" ".join(text.split()))[:300]
+    said = re.sub("^Failed to pull `[^`]*`: ", "", masked(" ".join(text.split())))[:300]
     for pattern, found, remedy in _PULL:
         if re.search(pattern, said, re.IGNORECASE):
             return Diagnosis(f"cannot pull {image}: {found} ({said})", remedy)

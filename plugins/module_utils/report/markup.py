@@ -29,7 +29,7 @@ a:focus-visible,summary:focus-visible,[tabindex]:focus-visible{outline:3px solid
 .hidden{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 td details{margin:0}td ul{margin:.25rem 0;padding-left:1.1rem}
 .soft{color:var(--soft)}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(12rem,1fr));gap:.75rem;padding:0;margin:1rem 0;list-style:none}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,10rem),1fr));gap:.75rem;padding:0;margin:1rem 0;list-style:none}
 .cards li{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.75rem 1rem}
 .cards b{display:block;font-size:1.35rem;line-height:1.3;overflow-wrap:anywhere}
 .tag{display:inline-block;border-radius:1rem;padding:0 .6rem;font-size:.85rem;font-weight:600;white-space:nowrap;border:1px solid currentColor}
@@ -43,9 +43,11 @@ thead th{background:var(--card);white-space:nowrap}
 tbody th{font-weight:600}
 td,tbody th{overflow-wrap:anywhere}
 tbody th{min-width:12rem}
+tbody td:nth-of-type(1){min-width:9rem}
+.whole{white-space:nowrap}
 ul.toc{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;padding:0;margin:1rem 0;list-style:none}
 ol.warnings{list-style:none;padding:0;margin:0}
-ol.warnings li{border:1px solid var(--line);border-left:.4rem solid var(--none);border-radius:.4rem;padding:.5rem .9rem;margin:.5rem 0;background:var(--card)}
+ol.warnings li{border:1px solid var(--line);border-left:.4rem solid var(--none);border-radius:.4rem;padding:.5rem .9rem;margin:.5rem 0;background:var(--card);overflow-wrap:anywhere}
 ol.warnings li.u1{border-left-color:var(--bad)}ol.warnings li.u2{border-left-color:var(--warn)}ol.warnings li.u3{border-left-color:var(--link)}
 details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}
 code{font-family:ui-monospace,"DejaVu Sans Mono",Menlo,monospace;font-size:.9em}
@@ -59,6 +61,10 @@ svg.map .e-ok{stroke:var(--ok)}svg.map .e-bad{stroke:var(--bad);stroke-dasharray
 svg.map .e-warn{stroke:var(--warn);stroke-dasharray:2 4}svg.map .e-none{stroke:var(--none);stroke-dasharray:1 5}
 svg.map .t-ok{fill:var(--ok);font-weight:600}svg.map .t-bad{fill:var(--bad);font-weight:600}svg.map .t-warn{fill:var(--warn);font-weight:600}
 svg.map .t-none{fill:var(--soft)}
+@media screen and (max-width:44rem){table,tbody,tr,tbody th,td{display:block;width:auto}thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem .2rem}
+th,td{border:0;padding:.15rem .6rem}td::before{content:attr(data-column) ": ";color:var(--soft)}td:empty{display:none}
+figure{overflow-x:auto}svg.map{min-width:52rem}}
 footer{color:var(--soft);font-size:.9rem;margin:3rem auto 2rem}
 @media print{:root{--bg:#fff;--fg:#000;--card:#fff;--line:#999}body{font-size:10.5pt}nav.sites,.skip{display:none}
 .scroll{overflow:visible}h2{break-after:avoid}tr,li,figure{break-inside:avoid}details>*{display:block}details::details-content{content-visibility:visible;display:block}a{color:inherit;text-decoration:none}}
@@ -84,7 +90,10 @@ def tag(text: str, kind: str) -> str:
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str = "", *, titled: bool = False) -> str:
     """A table out of ready HTML cells; the first cell of a row names it. C(titled): a heading above shows the caption already."""
     body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
+        f'<tr><th scope="row">{row[0]}</th>'
+        + "".join(f'<td data-column="{esc(name)}">{cell}</td>' for name, cell in zip(columns[1:], row[1:]))
+        + "</tr>"
+        for row in rows
     )
     if not body:
         return f"<p>{esc(empty or 'None.')}</p>"

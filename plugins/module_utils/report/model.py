@@ -26,7 +26,8 @@ from __future__ import annotations
 import copy
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 FORMAT = "onprem.circleci_server/report/1"
@@ -110,25 +111,35 @@ def _service_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     return result
 
 
+def _natural(name: str) -> list[tuple[int, str]]:
+    """nomad2 comes before nomad10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _names(names: Iterable[str], most: int = 5) -> str:
+    """``nomad1, nomad2 and 40 more``."""
+    ordered = sorted(set(names), key=_natural)
+    return ", ".join(ordered[:most]) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
+
+
 def _flow_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for item in data["flows"]:
         if item.get("verdict") in ("failed", "unproved"):
-            groups.setdefault((str(item["verdict"]), str(item.get("rule", "")), str(item.get("to", ""))), []).append(item)
+            key = tuple(str(item.get(name) or "") for name in ("verdict", "rule", "protocol", "port", "expect", "found", "detail"))
+            groups.setdefault(key, []).append(item)
     result = []
-    for (verdict, rule, target), items in sorted(groups.items()):
-        first = items[0]
-        what = f"{first.get('protocol', 'tcp')} {first.get('port')} of {target or first.get('address')}"
-        places = ", ".join(sorted({str(item.get("from") or "?") for item in items})[:5])
-        found = f"{first.get('found')}{': ' + str(first['detail']) if first.get('detail') else ''}"
+    for (verdict, rule, protocol, port, expect, found, detail), items in sorted(groups.items()):
+        what = f"{protocol or 'tcp'} {port} of {_names(str(item.get('to') or item.get('address')) for item in items)}"
+        places = _names(str(item.get("from") or "?") for item in items)
+        why = f"{found}: {detail}" if detail else found
         if verdict == "unproved":
-            text = f"{what} from {places} could not be proved {first.get('expect')} ({found})."
-            result.append(_warn(4, what, text, "", rule))
-        elif first.get("expect") == "closed":
+            result.append(_warn(4, what, f"{what} from {places} could not be proved {expect} ({why}).", "", rule))
+        elif expect == "closed":
             text = f"{what} is open from {places}, which no rule allows."
-            result.append(_warn(1, what, text, "Run the verb firewall, or close it in the filter that opens it.", rule))
+            result.append(_warn(1, what, text, "Run install, which guards the ports, or close it in the filter that opens it.", rule))
         else:
-            text = f"{what} does not answer as {first.get('expect')} from {places} ({found})."
+            text = f"{what} does not answer as {expect} from {places} ({why})."
             result.append(_warn(1, what, text, "Open the port, or start what listens there.", rule))
     return result
 
@@ -137,7 +148,8 @@ def _other_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     result = []
     for item in data["evidence"]:
         if item["state"] == "failed":
-            result.append(_warn(1, item["level"], f"The {item['level']} failed: {item.get('detail') or 'no reason given'}."))
+            problems = item.get("problems") or [f"the {item['level']} failed: {item.get('detail') or 'no reason given'}"]
+            result += [_warn(1, item["level"], text[:1].upper() + text[1:].rstrip(".") + ".") for text in problems]
         elif item["state"] == "not run":
             missing = ", ".join(item.get("missing") or []) or "nothing is known to be missing"
             result.append(_warn(4, item["level"], f"The {item['level']} was not run. Missing: {missing}."))
@@ -153,7 +165,7 @@ def _other_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     absent = data["images"].get("missing") or []
     if absent:
         shown = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
-        result.append(_warn(1, "registry", f"{len(absent)} images are not in the private registry: {shown}.", "Run install again."))
+        result.append(_warn(1, "registry", f"{len(absent)} image{'s are' if len(absent) > 1 else ' is'} not in the private registry: {shown}.", "Run install again."))
     elif not data["images"].get("checked"):
         result.append(_warn(4, "registry", "Whether the private registry holds every image was not checked."))
     if not data["chart"].get("compared"):
@@ -209,9 +221,9 @@ def _changes(data: Mapping[str, Any], before: Optional[Mapping[str, Any]]) -> li
     for kind, label in (("hosts", "host"), ("waivers", "waiver"), ("certificates", "certificate")):
         old_names = {str(item.get("name")) for item in before.get(kind) or []}
         new_names = {str(item.get("name")) for item in data[kind]}
-        for name in sorted(old_names - new_names):
+        for name in sorted(old_names - new_names, key=_natural):
             note(f"{label} {name}", "there", "gone")
-        for name in sorted(new_names - old_names):
+        for name in sorted(new_names - old_names, key=_natural):
             note(f"{label} {name}", "not there", "there")
 
     def images(source: Mapping[str, Any]) -> dict[str, str]:

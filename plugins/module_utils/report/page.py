@@ -38,22 +38,29 @@ def _headline(report: Mapping[str, Any]) -> str:
 
 
 def _warnings(report: Mapping[str, Any]) -> str:
-    if not report["warnings"]:
-        return "<p>Nothing needs attention.</p>"
-    items = []
-    for item in report["warnings"]:
-        more = f"<br><span>{esc(item['remedy'])}</span>" if item.get("remedy") else ""
-        source = f' <span class="soft">Source: {esc(item["source"])}</span>' if item.get("source") else ""
-        label = tag(URGENCIES[item["urgency"]], _URGENCY[item["urgency"]])
-        items.append(f'<li class="u{item["urgency"]}">{label} {esc(item["text"])}{more}{source}</li>')
-    return f'<ol class="warnings">{"".join(items)}</ol>'
+    """What asks for somebody in full; what was only not proved behind a line that counts it."""
+    pressing = [item for item in report["warnings"] if item["urgency"] < 4]
+    rest = [item for item in report["warnings"] if item["urgency"] == 4]
+    result = f'<ol class="warnings">{"".join(_warning(item) for item in pressing)}</ol>' if pressing else "<p>Nothing needs attention.</p>"
+    if rest:
+        things = "1 thing was" if len(rest) == 1 else f"{len(rest)} things were"
+        result += f'<details><summary>{things} not proved</summary><ol class="warnings">{"".join(_warning(item) for item in rest)}</ol></details>'
+    return result
+
+
+def _warning(item: Mapping[str, Any]) -> str:
+    more = f"<br><span>{esc(item['remedy'])}</span>" if item.get("remedy") else ""
+    source = f' <span class="soft">Source: {esc(item["source"])}</span>' if item.get("source") else ""
+    label = tag(URGENCIES[item["urgency"]], _URGENCY[item["urgency"]])
+    return f'<li class="u{item["urgency"]}">{label} {esc(item["text"])}{more}{source}</li>'
 
 
 def _changes(report: Mapping[str, Any]) -> str:
     if not report.get("previous"):
         return "<p>This is the first report of the site.</p>"
-    rows = [(esc(item["what"]), esc(item["before"]), esc(item["after"])) for item in report["changes"]]
-    return table(f"Changes since {report['previous']}", ("What", "Before", "Now"), rows, f"Nothing changed since {report['previous']}.")
+    rows = [(esc(item["what"]), esc(item["before"]), esc(item["after"])) for item in report["changes"][:MANY]]
+    more = f" (first {MANY} of {len(report['changes'])})" if len(report["changes"]) > MANY else ""
+    return table(f"Changes since {report['previous']}{more}", ("What", "Before", "Now"), rows, f"Nothing changed since {report['previous']}.")
 
 
 def _services(report: Mapping[str, Any]) -> str:
@@ -79,7 +86,7 @@ def _services(report: Mapping[str, Any]) -> str:
         rows.append((esc(item.get("name")), tag(state, _SERVICE.get(state, "none")) + detail, impact, ready, str(restarts),
                      esc(item.get("component") or "–"), images))  # fmt: skip
     columns = ("Service", "State", "What fails for users when it is down", "Ready", "Restarts", "Component", "Workloads and images")
-    return table("Services of the release", columns, rows, "No service was looked at.")
+    return table("Services of the release", columns, rows, "No service was looked at.", titled=True)
 
 
 def _evidence(report: Mapping[str, Any]) -> str:
@@ -87,8 +94,22 @@ def _evidence(report: Mapping[str, Any]) -> str:
     for item in report["evidence"]:
         missing = ", ".join(item.get("missing") or [])
         detail = item.get("detail") or (f"Missing: {missing}" if missing else "")
-        rows.append((esc(item["level"]), tag(item["state"], _EVIDENCE[item["state"]]), esc(detail), esc(item.get("when") or "–")))
-    return table("Levels of proof, each for itself", ("Level", "State", "Detail", "When"), rows)
+        rows.append((esc(item["level"]), tag(item["state"], _EVIDENCE[item["state"]]), esc(detail), f'<span class="whole">{esc(item.get("when") or "–")}</span>'))
+    result = table("Levels of proof, each for itself", ("Level", "State", "Detail", "When"), rows)
+    for item in report["evidence"]:
+        if item.get("clients"):
+            columns = ("Client", "State", "Job placed", "Image pulled", "Artifact uploaded", "Read back and equal", "Found")
+            result += table(f"Clients of the {item['level']}", columns, [_client(one) for one in item["clients"]])
+    return result
+
+
+def _client(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row: every step that was reached, and what stopped it."""
+    steps = tuple("yes" if item.get(step) else "no" for step in ("scheduled", "pulled", "uploaded", "read_back"))
+    node = f' <span class="soft">{esc(item["node"])}</span>' if item.get("node") not in ("", None, item.get("name")) else ""
+    good = "no" not in steps and not item.get("problem")
+    seconds = f"in {item['seconds']:g} s" if good and item.get("seconds") else ""
+    return (esc(item.get("name")) + node, tag("passed" if good else "failed", "ok" if good else "bad"), *steps, esc(item.get("problem") or seconds))
 
 
 def _connections(report: Mapping[str, Any]) -> str:
@@ -125,7 +146,7 @@ def _hosts(report: Mapping[str, Any]) -> str:
         name = str(host.get("name"))
         groups = ", ".join(group.replace("circleci_", "") for group in host.get("groups") or [])
         rows.append((esc(name), esc(", ".join(host.get("addresses") or [])), esc(groups), esc(", ".join(listeners.get(name, [])) or "–")))
-    return table("Hosts", ("Host", "Addresses", "Groups", "Listeners without a rule"), rows, "No hosts were given.")
+    return table("Hosts", ("Host", "Addresses", "Groups", "Listeners without a rule"), rows, "No hosts were given.", titled=True)
 
 
 def _rest(report: Mapping[str, Any]) -> str:
@@ -140,19 +161,19 @@ def _rest(report: Mapping[str, Any]) -> str:
     waivers = [(esc(item.get("name")), esc(item.get("reason"))) for item in report["waivers"]]
     images, chart = report["images"], report["chart"]
     if images.get("missing"):
-        registry = f"{len(images['missing'])} images are missing in the private registry."
+        registry = f"{len(images['missing'])} image{'s are' if len(images['missing']) > 1 else ' is'} missing in the private registry."
     else:
         registry = "Every wanted image is in the private registry." if images.get("checked") else "The private registry was not checked."
     compared = "was compared" if chart.get("compared") else "was not compared"
     parts = [
-        "<h3>Certificates</h3>", table("Certificates", ("Certificate", "Left", "Detail"), days, "No certificate was looked at."),
-        "<h3>Versions</h3>", table("Versions", ("Component", "Found", "Expected", "Detail"), versions, "No version was looked at."),
-        "<h3>Storage</h3>", table("Storage", ("Volume", "Used", "Detail"), storage, "No volume was looked at."),
+        "<h3>Certificates</h3>", table("Certificates", ("Certificate", "Left", "Detail"), days, "No certificate was looked at.", titled=True),
+        "<h3>Versions</h3>", table("Versions", ("Component", "Found", "Expected", "Detail"), versions, "No version was looked at.", titled=True),
+        "<h3>Storage</h3>", table("Storage", ("Volume", "Used", "Detail"), storage, "No volume was looked at.", titled=True),
         "<h3>Registry and chart</h3>",
         f"<p>{esc(registry)} {esc(images.get('detail') or '')}</p>",
         f"<p>The vendor's chart {compared} with the catalog. {esc(chart.get('detail') or '')}</p>",
         "<h3>Waivers</h3>",
-        table("Requirements that the site knowingly does not meet", ("Requirement", "Reason"), waivers, "No requirement is waived."),
+        table("Requirements that the site knowingly does not meet", ("Requirement", "Reason"), waivers, "No requirement is waived.", titled=True),
     ]  # fmt: skip
     if images.get("missing"):
         entries = "".join(f"<li><code>{esc(ref)}</code></li>" for ref in images["missing"])

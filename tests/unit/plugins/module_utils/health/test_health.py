@@ -109,7 +109,7 @@ SITE = {"site": "osaka", "release": "4.10.0"}
 
 def judge(**more: Any) -> tuple[dict[str, Any], list[str]]:
     given: dict[str, Any] = {"hosts": {}, "model": {}, "health": {}, "evidence": [], "missing_images": [], "images_checked": False,
-                             "waivers": [], "chart": {}, "extra": [], **more}  # fmt: skip
+                             "waivers": [], "chart": {}, "extra": [], "before": None, **more}  # fmt: skip
     return judge_site(SITE, **given)
 
 
@@ -126,6 +126,43 @@ def test_what_did_not_run_is_never_proved() -> None:
     with pytest.raises(VerdictError, match=r"evidence 'CI job' is unknown.*state 'green'.*given twice"):
         judge(evidence=[{"level": "CI job", "state": "passed"}, {"level": "CircleCI job", "state": "green"},
                         {"level": "reality check", "state": "passed"}, {"level": "reality check", "state": "failed"}])  # fmt: skip
+
+
+PROBE = {"level": "infrastructure probe", "state": "passed", "detail": "nomad1: read back", "missing": [], "when": "2026-05-01T10:00:00Z",
+         "clients": [{"name": "nomad1"}]}  # fmt: skip
+NOMAD1 = {"hosts": [{"name": "nomad1", "groups": ["circleci_nomad_clients"]}, {"name": "bastion", "groups": ["circleci_sites"]}]}
+
+
+def test_what_did_not_run_now_is_kept_with_its_time_while_the_site_is_the_same() -> None:
+    before = {**SITE, "evidence": [PROBE, {"level": "reality check", "state": "not run"}]}
+    skipped = {"level": "infrastructure probe", "state": "not run", "missing": ["a run without --check"]}
+    for given in ([], [skipped]):
+        findings, _reasons = judge(evidence=given, model=NOMAD1, before=before)
+        assert findings["evidence"][0] == PROBE
+        assert [item["state"] for item in findings["evidence"][1:]] == ["not run", "not run"]
+    newer = {**PROBE, "state": "failed", "problems": ["the infrastructure probe: nomad1: x. y."]}
+    findings, reasons = judge(evidence=[newer], model=NOMAD1, before=before)
+    assert findings["evidence"][0] == newer and "the infrastructure probe: nomad1: x. y." in reasons
+
+
+@pytest.mark.parametrize(
+    ("before", "missing"),
+    [
+        ({}, "a run of the verb verify with Nomad clients"),
+        ({**SITE, "release": "4.9.5", "evidence": [PROBE]}, "a run of the verb verify since release became 4.10.0"),
+        ({**SITE, "site": "tokyo", "evidence": [PROBE]}, "a run of the verb verify since site became osaka"),
+        ({**SITE, "evidence": [{**PROBE, "clients": [{"name": "nomad1"}, {"name": "nomad2"}]}]}, "a run of the verb verify with the Nomad clients that the site has now"),
+    ],
+)
+def test_proof_of_another_site_is_not_kept(before: dict[str, Any], missing: str) -> None:
+    findings, _reasons = judge(model=NOMAD1, before=before)
+    assert findings["evidence"][0] == {"level": "infrastructure probe", "state": "not run", "detail": "", "missing": [missing]}
+
+
+def test_an_urgent_finding_is_a_reason() -> None:
+    finding = {"urgency": 1, "subject": "images in use", "found": "the registry does not answer", "expected": "an answer", "remedy": "Start it."}
+    _findings, reasons = judge(extra=[finding, {**finding, "urgency": 3, "subject": "other"}])
+    assert reasons == ["images in use: found the registry does not answer, expected an answer. Start it."]
 
 
 def test_every_reason_is_told() -> None:

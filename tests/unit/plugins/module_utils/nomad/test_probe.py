@@ -145,7 +145,7 @@ PULL = "Failed to pull `" + IMAGE + "`: Error response from daemon: "
         ("dial tcp: lookup registry.site.example: no such host", "does not resolve", "DNS"),
         ("dial tcp 10.0.0.2:5000: connect: connection refused", "cannot be reached", "port open"),
         ("write /var/lib/docker/tmp/x: no space left on device", "its disk is full", "/var/lib/docker"),
-        ("something new", "(Failed to pull", "docker pull"),
+        ("something new", "(Error response from daemon: something new)", "docker pull"),
     ],
 )
 def test_why_an_image_cannot_be_pulled(said: str, found: str, remedy: str) -> None:

@@ -136,6 +136,41 @@ def test_urgent_first() -> None:
     assert "5 images are not in the private registry: a, b, c and 2 more." in texts
 
 
+def test_the_same_trouble_of_many_hosts_is_told_once_in_the_order_of_people() -> None:
+    flow = {"rule": "r", "protocol": "tcp", "port": 5000, "expect": "tls", "found": "timeout", "detail": "no answer in time", "verdict": "failed"}
+    flows = [{**flow, "from": f"nomad{number}", "to": "registry"} for number in range(1, 13)]
+    report = build_report(findings(flows=[*flows, {**flow, "from": "nomad1", "to": "registry", "port": 5001}]))
+    texts = [item["text"] for item in report["warnings"] if item["urgency"] == 1]
+    assert texts == [
+        "tcp 5000 of registry does not answer as tls from nomad1, nomad2, nomad3, nomad4, nomad5 and 7 more (timeout: no answer in time).",
+        "tcp 5001 of registry does not answer as tls from nomad1 (timeout: no answer in time).",
+    ]
+
+
+def test_clients_of_the_probe_have_a_table_and_durations_are_no_change() -> None:
+    steps = {"scheduled": True, "pulled": True, "uploaded": True, "read_back": True}
+    clients = [{"name": "nomad1", "node": "ip-1", **steps, "seconds": 6.1, "problem": ""},
+               {"name": "nomad2", "node": "nomad2", **steps, "pulled": False, "seconds": 3, "problem": "cannot pull <x>"}]  # fmt: skip
+    probe = {"level": "infrastructure probe", "state": "failed", "detail": "d", "clients": clients, "when": "then",
+             "problems": ["the infrastructure probe: nomad2: cannot pull <x>. Do it.", "the infrastructure probe: nomad3: gone. Look."]}  # fmt: skip
+    report = build_report(findings(evidence=[probe]))
+    page = render_page([report])
+    checked(page)
+    assert "Clients of the infrastructure probe" in page and "in 6.1 s" in page and "cannot pull &lt;x&gt;" in page
+    assert [item["text"] for item in report["warnings"] if item["urgency"] == 1] == [
+        "The infrastructure probe: nomad2: cannot pull <x>. Do it.", "The infrastructure probe: nomad3: gone. Look."
+    ]  # fmt: skip
+    later = {**probe, "when": "now", "clients": [{**clients[0], "seconds": 99.0}, clients[1]]}
+    assert same_content(report, build_report(findings(evidence=[later]), report))
+    good = build_report(findings(evidence=[{**later, "clients": [clients[0], {**clients[1], "pulled": True}]}]))
+    assert not same_content(report, good)
+
+
+def test_what_was_only_not_proved_stands_behind_a_line() -> None:
+    page = render_page([build_report(findings(chart={}))])
+    assert "Nothing needs attention." in page and "not proved</summary>" in page
+
+
 def test_bad_findings_are_told_at_once() -> None:
     with pytest.raises(ReportError) as caught:
         build_report({"hosts": "x", "services": [{"name": "a", "state": "green"}], "evidence": [{"level": "hope", "state": "passed"}]})
