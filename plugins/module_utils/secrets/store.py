@@ -453,7 +453,10 @@ class Keeper:
         except (ValueError, AttributeError):
             return [".dockerconfigjson is no docker configuration"]
         if item["registry"] not in hosts:
-            return [f".dockerconfigjson is for {', '.join(hosts) or 'no registry'}, not for {item['registry']}"]
+            return [
+                f".dockerconfigjson is for {', '.join(hosts) or 'no registry'}, not for {item['registry']}: set circleci_registry_host to the former, "
+                "or run the verb secrets when the registry has moved"
+            ]
         return []
 
     def _check_certificate(self, item: Mapping[str, Any], texts: Mapping[str, str]) -> list[str]:
