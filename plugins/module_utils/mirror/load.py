@@ -649,7 +649,6 @@ class _Loader:
         }
 
 
-
 def load(options: LoadOptions, progress: Optional[Progress] = None) -> LoadResult:
     """Bring the registry to what the bundle holds."""
     progress = progress or Progress()
