@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 TREE := $(CACHE)/trees/$(shell pwd -P | sha256sum | cut -c1-12)
 COLLECTION := $(TREE)/ansible_collections/onprem/circleci_server
 SHIPPED := $(TREE)/shipped/ansible_collections/onprem/circleci_server
+# Virtual environments that ansible-test makes, kept for each version of it.
+ANSIBLE_TEST := $(CACHE)/ansible-test-$(shell sed -n 's/^ansible-core==//p' $(LOCK) 2>/dev/null)
 VERSION := $(shell sed -n 's/^version: //p' galaxy.yml)
 TARBALL := build/onprem-circleci_server-$(VERSION).tar.gz
 RUN := cd $(COLLECTION) && ANSIBLE_COLLECTIONS_PATH=$(TREE) PYTHONPATH=$(TREE) PATH=$(BIN):$$PATH ANSIBLE_HOME=$(TREE)/.ansible NO_COLOR=1
@@ -113,8 +115,9 @@ docs-lint: tree ## antsibull-docs over the documentation of plugins and roles
 	@echo "==> antsibull-docs"; $(RUN) $(BIN)/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
 
 sanity: build ## ansible-test sanity over what the tarball holds
-	@echo "==> ansible-test sanity"; rm -rf $(SHIPPED) && mkdir -p $(SHIPPED) && tar -C $(SHIPPED) -xzf $(TARBALL) && git init -q $(SHIPPED)
-	@cd $(SHIPPED) && PATH=$(BIN):$$PATH NO_COLOR=1 bash $(CURDIR)/tools/ansible_test.sh sanity
+	@echo "==> ansible-test sanity"; rm -rf $(SHIPPED) && mkdir -p $(SHIPPED) && tar -C $(SHIPPED) -xzf $(TARBALL)
+	@git init -q $(SHIPPED) && echo /tests/output/ >> $(SHIPPED)/.git/info/exclude
+	@cd $(SHIPPED) && PATH=$(BIN):$$PATH NO_COLOR=1 bash $(CURDIR)/tools/ansible_test.sh $(ANSIBLE_TEST) sanity $(SANITY)
 
 # The emulator of Azure Blob. Its packages come from the npm registry that npm is set up with.
 AZURITE := $(CACHE)/azurite-3.35.0

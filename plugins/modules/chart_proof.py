@@ -16,7 +16,7 @@ description:
     rendered objects refer to must exist.
   - Failing items come all at once, each with the values key or the deed that mends it.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 requirements:
   - helm 3.16 or later
   - kubernetes (Python library)

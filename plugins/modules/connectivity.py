@@ -15,7 +15,7 @@ description:
   - Lists what listens on the host and no rule explains.
   - Changes nothing and does not fail because of what it finds; the role verify judges the findings of all hosts together.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   flows:
     description:

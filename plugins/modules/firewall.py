@@ -20,7 +20,7 @@ description:
     O(state=confirmed) over a new connection.
   - Refuses rules that would shut the port by which Ansible came in, and a host on which two packet filters are active.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   state:
     description:

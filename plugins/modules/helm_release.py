@@ -21,7 +21,7 @@ description:
   - Values and logins reach helm in files of mode 0600 that are removed afterwards, never as arguments. Pod specs and errors are
     masked before they are shown.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 requirements:
   - helm 3.16 or later
   - kubernetes (Python library)

@@ -24,7 +24,11 @@ options:
     default: []
     suboptions:
       name: {description: Name of user and group., type: str, required: true}
-      state: {description: V(absent) takes the user away when its units are stopped and its folders are gone., type: str, choices: [present, absent], default: present}
+      state:
+        description: V(absent) takes the user away when its units are stopped and its folders are gone.
+        type: str
+        choices: [present, absent]
+        default: present
   directories:
     description: Folders that must be there, parents before children.
     type: list

@@ -132,7 +132,12 @@ def main() -> None:
         write_record(path, {"passed": passed, "asked": asked})
     module.exit_json(
         changed=changed,
-        diff={"before": "".join(f"{name}\n" for name in before), "after": "".join(f"{name}\n" for name in passed), "before_header": str(path), "after_header": str(path)},
+        diff={
+            "before": "".join(f"{name}\n" for name in before),
+            "after": "".join(f"{name}\n" for name in passed),
+            "before_header": str(path),
+            "after_header": str(path),
+        },
         **result,
     )
 

@@ -159,7 +159,8 @@ def main() -> None:
     options = module.params
     if options["bucket"] == options["agent_bucket"]:
         module.fail_json(
-            msg=f"circleci_object_storage_agent_bucket: {options['agent_bucket']} is the data bucket as well, which would let everybody read artifacts and audit logs. "
+            msg=f"circleci_object_storage_agent_bucket: {options['agent_bucket']} is the data "
+            "bucket as well, which would let everybody read artifacts and audit logs. "
             "Choose another name."
         )
     try:
@@ -171,7 +172,12 @@ def main() -> None:
     module.exit_json(
         changed=before != after,
         changes=[line for line in after if line not in before] + [f"not any more: {line}" for line in before if line not in after],
-        diff={"before_header": options["endpoint"], "after_header": options["endpoint"], "before": "".join(f"{line}\n" for line in before), "after": "".join(f"{line}\n" for line in after)},
+        diff={
+            "before_header": options["endpoint"],
+            "after_header": options["endpoint"],
+            "before": "".join(f"{line}\n" for line in before),
+            "after": "".join(f"{line}\n" for line in after),
+        },
     )
 
 

@@ -14,7 +14,7 @@ description:
   - Compares the workloads of the namespace with the services of the catalog and gives each service a state, its restarts and the images that run.
   - Changes nothing and does not fail because of what it finds.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 requirements:
   - kubernetes
 options:

@@ -16,7 +16,7 @@ description:
   - These files are all that it touches.
   - The document says when it was made. A plan that says the same as the one that lies there keeps that time, so that nothing changes.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   path:
     description: Folder on this host; it is made when it is missing.
@@ -157,7 +157,9 @@ def main() -> None:
             for kind in stale:
                 write(names[kind], contents[kind])
         except OSError as error:
-            module.fail_json(msg=f"circleci_plan_dir: the plan cannot be written to {folder}: {error.strerror}. Name a folder that the user of this host may write to.")
+            module.fail_json(
+                msg=f"circleci_plan_dir: the plan cannot be written to {folder}: {error.strerror}. Name a folder that the user of this host may write to."
+            )
     module.exit_json(
         changed=bool(stale), markdown=names["markdown"], html=names["html"], json=names["json"],
         diff={"before": before["markdown"], "after": markdown, "before_header": names["markdown"], "after_header": names["markdown"]},

@@ -11,7 +11,8 @@ module: site_preflight
 short_description: Check all that a site must bring, collect, then fail once
 version_added: 0.1.0
 description:
-  - Runs on the control host. Checks cluster, registry, bundle, upgrade step and support period, and joins what M(onprem.circleci_server.host_preflight) found on the hosts.
+  - Runs on the control host. Checks cluster, registry, bundle, upgrade step and support period, and joins what
+    M(onprem.circleci_server.host_preflight) found on the hosts.
   - Nothing is changed. All problems are reported together; a problem that is waived by name is reported and does not fail.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)

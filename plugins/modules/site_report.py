@@ -16,7 +16,7 @@ description:
   - Compares them with the report that lies there and tells what changed since.
   - A run that finds the same changes nothing, so the time in the report is the time when it last became different.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   path:
     description: Folder on this host, usually C(reports) below the state folder. It is made when it is missing.

@@ -15,7 +15,7 @@ description:
   - Certificates of Nomad clients, for instance, lie in C(onprem-circleci-nomad-client-<host>) with the keys C(ca.pem),
     C(cert.pem) and C(key.pem).
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 requirements:
   - kubernetes (Python library)
 options:

@@ -18,7 +18,7 @@ description:
     escrow copy of them.
   - All problems are reported at once. No value is ever shown, neither in the result nor in the diff.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 requirements:
   - kubernetes (Python library)
   - cryptography (Python library)

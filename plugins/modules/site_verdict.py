@@ -15,7 +15,7 @@ description:
   - Fails once with every reason unless O(fail) is false. Levels of proof are never mixed, and one that did not run says what is missing.
   - A waiver called C(service_<name>) or C(port_<rule>) keeps that service or rule from failing the run; the report shows it all the same.
 author:
-  - Contributors to onprem.circleci_server
+  - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   site:
     description: C(site), C(release), C(platform) and C(domain).

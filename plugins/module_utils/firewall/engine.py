@@ -294,4 +294,3 @@ class Engine:
         if os.path.isdir(folder):
             for name in os.listdir(folder):
                 os.unlink(os.path.join(folder, name))
-

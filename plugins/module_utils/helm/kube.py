@@ -47,7 +47,6 @@ class KubeApi(Protocol):
         content_type: str = "application/json",
     ) -> Any:
         """The decoded answer (a text when it is no JSON); KubeError otherwise."""
-        ...
 
 
 def get_or_none(api: KubeApi, path: str, query: Optional[dict[str, str]] = None) -> Any:

@@ -92,7 +92,8 @@ def closure(wanted: Sequence[str], index: Mapping[str, Candidate], installed: se
         queue.extend((need, name) for need in index[name].needs)
     if missing:
         raise HostError(
-            f"The packages of the bundle lack {', '.join(sorted(set(missing)))}. Add them to circleci_bundle_packages on the connected side and make the bundle anew."
+            f"The packages of the bundle lack {', '.join(sorted(set(missing)))}. Add them "
+            "to circleci_bundle_packages on the connected side and make the bundle anew."
         )
     return list(chosen.values())
 

@@ -224,7 +224,12 @@ class HostUnits:
             raise HostError(f"{item.path}: is a file and must be a folder. Move it away.")
         outcome.changes.append(f"folder {item.path}")
         outcome.diff.append(
-            {"before_header": str(item.path), "after_header": str(item.path), "before": "", "after": f"folder, mode {item.mode:04o}, {item.owner}:{item.group}\n"}
+            {
+                "before_header": str(item.path),
+                "after_header": str(item.path),
+                "before": "",
+                "after": f"folder, mode {item.mode:04o}, {item.owner}:{item.group}\n",
+            }
         )
         if not check:
             item.path.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,18 @@ FIELD_MANAGER = "onprem.circleci_server"
 APPLY_PATCH = "application/apply-patch+yaml"
 DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 PULL_SECRET = "onprem-circleci-registry"  # noqa: S105 - the name of a Secret
-_FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount", "Secret", "ConfigMap", "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "Service")
+_FIRST = (
+    "Namespace",
+    "CustomResourceDefinition",
+    "ServiceAccount",
+    "Secret",
+    "ConfigMap",
+    "Role",
+    "ClusterRole",
+    "RoleBinding",
+    "ClusterRoleBinding",
+    "Service",
+)
 # Answers of an API server whose admission webhook is still starting.
 _WEBHOOK_STARTS = (500, 503, 504)
 
@@ -229,7 +240,7 @@ class Installer:
                         continue
                     raise
                 for item in items:
-                    if (item["metadata"].get("ownerReferences") or []) or item["metadata"].get("deletionTimestamp"):
+                    if item["metadata"].get("ownerReferences") or item["metadata"].get("deletionTimestamp"):
                         continue  # goes with its owner
                     where = f"/namespaces/{quote(item['metadata']['namespace'])}" if resource["namespaced"] else ""
                     found.append((f"{base}{where}/{resource['name']}/{quote(item['metadata']['name'])}", {**item, "kind": resource["kind"]}))
@@ -319,7 +330,9 @@ class Installer:
 
 
 def _secrets(documents: Sequence[Mapping[str, Any]]) -> list[tuple[ObjectId, Mapping[str, Any]]]:
-    return [(object_id(document, "default"), document) for document in documents if document["kind"] == "Secret" and document["metadata"]["name"] == PULL_SECRET]
+    return [
+        (object_id(document, "default"), document) for document in documents if document["kind"] == "Secret" and document["metadata"]["name"] == PULL_SECRET
+    ]
 
 
 def _is_ours(live: Mapping[str, Any]) -> bool:

@@ -66,8 +66,9 @@ Bundle (``bundle.py``, ``verify.py``, ``view.py``)::
     make_view(bundle, target_dir) -> ViewResult       # an OCI layout for other tools
     extract_files(bundle, target_dir, names=None) -> [ExtractedFile(name, version, path, sha256, mode)]
 
-Others: ``delta.py`` (Base.load: an earlier bundle.json or a receipt), ``sign.py`` (Trust, check_trust, sign_bundle), ``prune.py`` (plan_prune, prune), ``seed.py``
-(seed_storage), ``pyz.py`` (write_pyz), ``progress.py`` (Progress: JSON file with phase, bytes_done, bytes_total, rate, eta; read_progress), ``cli.py`` (the zipapp).
+Others: ``delta.py`` (Base.load: an earlier bundle.json or a receipt), ``sign.py`` (Trust, check_trust, sign_bundle), ``prune.py`` (plan_prune,
+prune), ``seed.py`` (seed_storage), ``pyz.py`` (write_pyz), ``progress.py`` (Progress: JSON file with phase, bytes_done, bytes_total, rate, eta;
+read_progress), ``cli.py`` (the zipapp).
 
 Errors are :class:`errors.MirrorError` with a sentence for people and ``exit_code``: 1 failed, 2 wrong use, 3 not trusted or not whole, 4 the registry refused,
 5 no space, 6 the base of a delta is missing, 75 run me again (stopped, next medium, or the network gave up; what was done is kept).

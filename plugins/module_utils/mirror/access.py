@@ -90,7 +90,7 @@ def credential_from_files(host: str, files: Sequence[Path]) -> Optional[Credenti
                 return Credential(identity_token=str(entry["identitytoken"]))
             if entry.get("auth"):
                 try:
-                    user, _, password = base64.b64decode(str(entry["auth"])).decode("utf-8").partition(":")
+                    user, _colon, password = base64.b64decode(str(entry["auth"])).decode("utf-8").partition(":")
                 except (binascii.Error, ValueError):
                     raise UsageError(f"{path}: the entry for {host} is not base64 of user:password.") from None
                 return Credential(user, password.rstrip("\x00"))

@@ -130,7 +130,8 @@ def plan_layout(blobs: Sequence[tuple[str, int]], part_size: Optional[int], clos
     capacity = None if part_size is None else part_size - closing
     if capacity is not None and capacity < PREAMBLE_SIZE + SMALLEST_PIECE:
         raise UsageError(
-            f"Parts of {part_size} bytes are too small: {closing} bytes are needed for the manifest, signatures and the engine. Take at least {closing + PREAMBLE_SIZE + 4 * SMALLEST_PIECE} bytes."
+            f"Parts of {part_size} bytes are too small: {closing} bytes are needed for the manifest, "
+            f"signatures and the engine. Take at least {closing + PREAMBLE_SIZE + 4 * SMALLEST_PIECE} bytes."
         )
     waiting = list(blobs)
     while waiting or not ends:
@@ -229,7 +230,9 @@ def closing_size(manifest_size: int, index_size: int, pyz_size: int) -> int:
     return sum(BLOCK + padded(size) for size in (manifest_size, index_size, pyz_size)) + SIGNATURE_RESERVE + 3 * BLOCK + TAIL_SIZE
 
 
-def write_closing(fd: int, bundle_id: str, number: int, parts: int, extents: int, manifest: bytes, index: bytes, pyz: bytes, signatures: Mapping[str, bytes]) -> int:
+def write_closing(
+    fd: int, bundle_id: str, number: int, parts: int, extents: int, manifest: bytes, index: bytes, pyz: bytes, signatures: Mapping[str, bytes]
+) -> int:
     """Write the closing section after *extents*, cut the file there; returns its size."""
     position = extents
     manifest_offset = 0
@@ -458,7 +461,10 @@ class Bundle:
     def missing_part(self, number: int) -> Again:
         """What to say when a part is not there."""
         places = ", ".join(map(str, self.directories))
-        return Again(f"Part {number} of {self.parts} ({part_name(self.id, number)}) is not in {places}. Insert the medium with part {number} and run the same command again.")
+        return Again(
+            f"Part {number} of {self.parts} ({part_name(self.id, number)}) is not in "
+            f"{places}. Insert the medium with part {number} and run the same command again."
+        )
 
     def part_fd(self, number: int) -> int:
         """The open file of a part, checked to be that part of this bundle and long enough."""
@@ -485,7 +491,9 @@ class Bundle:
         if trailer["part"] != number or trailer["parts"] != self.parts:
             raise BundleError(f"{where}: is part {trailer['part']} of {trailer['parts']}, wanted is part {number} of {self.parts}.")
         if trailer["extents"] != self.manifest["parts"][number - 1]["extents"]:
-            raise BundleError(f"{where}: has {trailer['extents']} bytes of content, bundle.json says {self.manifest['parts'][number - 1]['extents']}. Copy it again.")
+            raise BundleError(
+                f"{where}: has {trailer['extents']} bytes of content, bundle.json says {self.manifest['parts'][number - 1]['extents']}. Copy it again."
+            )
         return trailer
 
     # --- blobs ------------------------------------------------------------------------------------------------------
@@ -558,7 +566,10 @@ class Bundle:
 
     def explain(self, text: str) -> list[dict[str, Any]]:
         """Where names come from and where they go."""
-        return [{"name": ref.name, "kind": ref.kind, "target": ref.target, "digest": ref.digest, "why": [dict(reason) for reason in ref.why]} for ref in self.find(text)]
+        return [
+            {"name": ref.name, "kind": ref.kind, "target": ref.target, "digest": ref.digest, "why": [dict(reason) for reason in ref.why]}
+            for ref in self.find(text)
+        ]
 
     @property
     def required(self) -> dict[str, dict[str, Any]]:

@@ -58,7 +58,7 @@ def _progress(arguments: argparse.Namespace) -> Progress:
     if arguments.quiet:
         return Progress(path)
     if sys.stderr.isatty():
-        return Progress(path, lambda state: _line(state))
+        return Progress(path, _line)
     told: dict[str, float] = {"at": -1e9}
 
     def plain(state: dict[str, Any]) -> None:
@@ -104,7 +104,10 @@ def _access(arguments: argparse.Namespace) -> Access:
             password = os.environ.get("MIRROR_PASSWORD", "")
         host = getattr(arguments, "registry", None)
         if not host:
-            raise UsageError("--username belongs to one registry: use it with load, verify --registry and prune; for fetch, log in with docker or podman, or give --docker-config.")
+            raise UsageError(
+                "--username belongs to one registry: use it with load, verify --registry and "
+                "prune; for fetch, log in with docker or podman, or give --docker-config."
+            )
         credentials[host] = (arguments.username, password)
     return Access(
         credentials=credentials,
@@ -193,7 +196,8 @@ def _load(arguments: argparse.Namespace) -> int:
     lines = [f"{'~' if change.before else '+'} {change.name}" for change in result.changes] + [f"warning: {warning}" for warning in result.warnings]
     word = "would be loaded" if arguments.dry_run else "loaded"
     lines.append(
-        f"bundle {result.bundle_id[:12]} {word if result.changed else 'is already'} in {result.registry}: {human_bytes(result.bytes_moved)} moved, {result.blobs_uploaded} blobs uploaded, "
+        f"bundle {result.bundle_id[:12]} {word if result.changed else 'is already'} in {result.registry}: "
+        f"{human_bytes(result.bytes_moved)} moved, {result.blobs_uploaded} blobs uploaded, "
         f"{result.blobs_mounted} mounted, {result.blobs_present} present, {result.requests} requests"
     )
     _report(arguments, {**result.as_dict(), "receipt": None}, lines)
@@ -216,7 +220,11 @@ def _verify(arguments: argparse.Namespace) -> int:
             trust = _trust(arguments) if arguments.public_key else None
             report = verify_bundle(bundle, arguments.deep, arguments.part, trust, _progress(arguments))
             subject = f"bundle {bundle.id[:12]}"
-        lines = [*report.problems, f"{subject} {'is whole' if report.ok else 'is NOT whole'}: {report.checked_items} items, {human_bytes(report.checked_bytes)} read and hashed" + (f", {report.trusted}" if report.trusted else "")]
+        lines = [
+            *report.problems,
+            f"{subject} {'is whole' if report.ok else 'is NOT whole'}: {report.checked_items} items, {human_bytes(report.checked_bytes)} read and hashed"
+            + (f", {report.trusted}" if report.trusted else ""),
+        ]
         _report(arguments, report.as_dict(), lines)
         return 0 if report.ok else 3
 
@@ -225,7 +233,9 @@ def _view(arguments: argparse.Namespace) -> int:
     with Bundle.open([Path(item) for item in arguments.directory]) as bundle:
         result = make_view(bundle, Path(arguments.target), Path(arguments.link_from) if arguments.link_from else None, _progress(arguments))
     _report(
-        arguments, result.as_dict(), [f"{result.path}: an OCI layout, {result.linked} blobs linked, {result.cloned} shared, {result.copied} copied ({human_bytes(result.bytes_copied)})"]
+        arguments,
+        result.as_dict(),
+        [f"{result.path}: an OCI layout, {result.linked} blobs linked, {result.cloned} shared, {result.copied} copied ({human_bytes(result.bytes_copied)})"],
     )
     return 0
 
@@ -241,9 +251,19 @@ def _list(arguments: argparse.Namespace) -> int:
     with Bundle.open([Path(item) for item in arguments.directory]) as bundle:
         refs = [{"name": ref.name, "kind": ref.kind, "target": ref.target, "digest": ref.digest, "platforms": list(ref.platforms)} for ref in bundle.refs]
         present = bundle.present_parts()
-        data = {"id": bundle.id, "created": bundle.manifest["created"], "parts": bundle.parts, "present": present, "bytes": sum(bundle.sizes.values()), "refs": refs}
+        data = {
+            "id": bundle.id,
+            "created": bundle.manifest["created"],
+            "parts": bundle.parts,
+            "present": present,
+            "bytes": sum(bundle.sizes.values()),
+            "refs": refs,
+        }
         lines = [f"{ref['kind']:9}{ref['name']}  {ref['digest']}" for ref in refs]
-        lines.append(f"bundle {bundle.id[:12]}: {len(refs)} names, {len(bundle.sizes)} blobs, {human_bytes(sum(bundle.sizes.values()))}, {bundle.parts} part(s), here: {present}")
+        lines.append(
+            f"bundle {bundle.id[:12]}: {len(refs)} names, {len(bundle.sizes)} blobs, "
+            f"{human_bytes(sum(bundle.sizes.values()))}, {bundle.parts} part(s), here: {present}"
+        )
     _report(arguments, data, lines)
     return 0
 
@@ -257,7 +277,11 @@ def _explain(arguments: argparse.Namespace) -> int:
             for item in lock.refs
             if arguments.image in item.name or arguments.image in item.target_name
         ]
-        found += [{"name": item.target_name, "target": item.target_name, "digest": None, "why": [dict(reason) for reason in item.why]} for item in lock.artifacts if arguments.image in item.target_name]
+        found += [
+            {"name": item.target_name, "target": item.target_name, "digest": None, "why": [dict(reason) for reason in item.why]}
+            for item in lock.artifacts
+            if arguments.image in item.target_name
+        ]
     else:
         if not arguments.directory:
             raise UsageError("explain: give the folder of a bundle, or --lock FILE.")
@@ -266,7 +290,9 @@ def _explain(arguments: argparse.Namespace) -> int:
     lines = []
     for item in found:
         lines.append(f"{item['name']}  ->  {item['target']}  {item['digest'] or 'not pinned'}")
-        lines += [f"    {reason.get('file', '')} {reason.get('path', '')} ({reason.get('rule', '')})" for reason in item["why"]] or ["    no reason was recorded"]
+        lines += [f"    {reason.get('file', '')} {reason.get('path', '')} ({reason.get('rule', '')})" for reason in item["why"]] or [
+            "    no reason was recorded"
+        ]
     _report(arguments, {"found": found}, lines or [f"{arguments.image}: not found"])
     return 0 if found else 1
 
@@ -330,9 +356,13 @@ def _transport(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--client-cert", metavar="FILE", help="our own certificate (PEM)")
     group.add_argument("--client-key", metavar="FILE", help="its key, when it is in another file")
     group.add_argument("--insecure-skip-verify", action="store_true", help="do not check certificates")
-    group.add_argument("--username", metavar="NAME", help="user at the registry; the password comes from --password-file or the environment variable MIRROR_PASSWORD")
+    group.add_argument(
+        "--username", metavar="NAME", help="user at the registry; the password comes from --password-file or the environment variable MIRROR_PASSWORD"
+    )
     group.add_argument("--password-file", metavar="FILE", help="file with the password")
-    group.add_argument("--docker-config", metavar="FILE", help="docker config.json with credentials or credential helpers (default: where docker and podman keep it)")
+    group.add_argument(
+        "--docker-config", metavar="FILE", help="docker config.json with credentials or credential helpers (default: where docker and podman keep it)"
+    )
     group.add_argument("--limit-rate", metavar="RATE", type=_size, help="at most so many bytes per second in all, for example 20M")
     group.add_argument("--parallel", metavar="N", type=int, default=4, help="requests at once per registry to start with; adapts itself (default 4)")
 
@@ -352,7 +382,10 @@ def _sources(parser: argparse.ArgumentParser) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = argparse.ArgumentParser(
-        prog="circleci-mirror", description="Carry images, charts and files across a gap.", epilog=_EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="circleci-mirror",
+        description="Carry images, charts and files across a gap.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -383,7 +416,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("directory", nargs="+", metavar="DIR", help="folders with the parts; one medium after the other is fine")
     sub.add_argument("--registry", metavar="HOST[:PORT]", required=True, help="where to")
     sub.add_argument("--receipt", metavar="FILE", help="write what is proven to be in the registry")
-    sub.add_argument("--map", metavar="OLD=NEW", action="append", help="put names that start with OLD (full name, or path in the registry) under NEW; can be repeated")
+    sub.add_argument(
+        "--map", metavar="OLD=NEW", action="append", help="put names that start with OLD (full name, or path in the registry) under NEW; can be repeated"
+    )
     sub.add_argument("--state", metavar="DIR", help="folder for the journal that lets a stopped load go on")
     sub.add_argument("--chunk-size", metavar="BYTES", type=_size, default=16 << 20, help="blobs above this size go up in chunks of it (default 16Mi)")
     sub.add_argument("--dry-run", action="store_true", help="only say what would be loaded")

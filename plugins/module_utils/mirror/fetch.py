@@ -252,7 +252,8 @@ class _Fetcher:
             except RegistryError as error:
                 if error.status == 404:
                     raise MirrorError(
-                        f"{registry}/{repository}: its index lists {digest}, which the registry does not have. The image is broken there; name the platforms wanted, or push it anew."
+                        f"{registry}/{repository}: its index lists {digest}, which the registry does not "
+                        "have. The image is broken there; name the platforms wanted, or push it anew."
                     ) from error
                 raise
 
@@ -389,7 +390,9 @@ class _Fetcher:
     @staticmethod
     def _known(source: FileSource, sha256: str, size: int, path: str) -> FileSource:
         if source.sha256 is not None and source.sha256 != sha256:
-            raise DigestMismatch(f"{shown_url(source.url) if source.url else source.path}: has the sha256 {sha256}, the lock says {source.sha256}. Nothing was kept.")
+            raise DigestMismatch(
+                f"{shown_url(source.url) if source.url else source.path}: has the sha256 {sha256}, the lock says {source.sha256}. Nothing was kept."
+            )
         if source.size is not None and source.size != size:
             raise DigestMismatch(f"{shown_url(source.url) if source.url else source.path}: has {size} bytes, the lock says {source.size}. Nothing was kept.")
         return FileSource(source.filename, None, path, sha256, size, source.mode, source.media_type)
@@ -470,7 +473,8 @@ class _Fetcher:
         free = shutil.disk_usage(self.output).free
         if need - have > free:
             raise SpaceError(
-                f"{self.output}: the bundle needs {need} bytes, {have} are there from an earlier run, and only {free} are free. Free {need - have - free} bytes or give another output folder."
+                f"{self.output}: the bundle needs {need} bytes, {have} are there from an earlier run, and "
+                f"only {free} are free. Free {need - have - free} bytes or give another output folder."
             )
 
     # --- 3. transfer ------------------------------------------------------------------------------------------------
@@ -514,7 +518,7 @@ class _Fetcher:
     def _real(self, kind: str, host: str, where: str) -> list[str]:
         """URLs are not written into the plan, as links may be signed: it holds their place in the lock."""
         if kind == "url":
-            place, _, number = where.partition(":")
+            place, _colon, number = where.partition(":")
             where = self.options.lock.artifacts[int(place)].files[int(number)].origin
         return [kind, host, where]
 
@@ -796,11 +800,13 @@ class _Fetcher:
                 self.places[blob["d"]] = pieces
             blob["at"] = [[piece.part, piece.offset, piece.size, *([piece.sha256] if piece.sha256 else [])] for piece in pieces]
         data["parts"] = [
-            {"digest": part_digest(part_members(data["id"], number, parts, self.places)), "extents": plan["ends"][number - 1], "n": number} for number in range(1, parts + 1)
+            {"digest": part_digest(part_members(data["id"], number, parts, self.places)), "extents": plan["ends"][number - 1], "n": number}
+            for number in range(1, parts + 1)
         ]
         raw = canonical_json(data)
         refs = [
-            BundleRef(ref["name"], ref["kind"], ref["target"], ref["digest"], (), tuple(ref.get("missing") or ()), "", tuple(ref.get("why") or ())) for ref in data["refs"]
+            BundleRef(ref["name"], ref["kind"], ref["target"], ref["digest"], (), tuple(ref.get("missing") or ()), "", tuple(ref.get("why") or ()))
+            for ref in data["refs"]
         ]
         media = {blob["d"]: blob["m"] for blob in data["blobs"] if "m" in blob}
         index = oci_index(refs, self.sizes, media)
@@ -809,7 +815,9 @@ class _Fetcher:
             for number, fd in self.fds.items():
                 total = write_closing(fd, data["id"], number, parts, plan["ends"][number - 1], raw, index, pyz, {})
                 if self.options.part_size and total > self.options.part_size:
-                    raise MirrorError(f"Part {number} has {total} bytes, more than {self.options.part_size}: the closing section was planned too small. Please report this.")
+                    raise MirrorError(
+                        f"Part {number} has {total} bytes, more than {self.options.part_size}: the closing section was planned too small. Please report this."
+                    )
                 os.fsync(fd)
             publish_bytes(self.output / PYZ_NAME, pyz, 0o755)
             names = [part_name(data["id"], number) for number in self.fds]
@@ -958,7 +966,9 @@ def fetch(options: FetchOptions, progress: Optional[Progress] = None) -> FetchRe
             if not options.dry_run:
                 shutil.rmtree(fetcher.work, ignore_errors=True)
             progress.end("unchanged")
-            return FetchResult(old.id, False, [], total, requests=options.access.requests - requests, parts=[part_name(old.id, n) for n in range(1, old.parts + 1)])
+            return FetchResult(
+                old.id, False, [], total, requests=options.access.requests - requests, parts=[part_name(old.id, n) for n in range(1, old.parts + 1)]
+            )
         if plan is None:
             fetcher.resolve()
             fetcher.add_artifacts()

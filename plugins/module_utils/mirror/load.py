@@ -6,8 +6,8 @@
 One HEAD per reference tells what is there already. Of the rest, each blob goes up once, into its home repository, and is mounted from there into the others.
 Children go before their index, a tag goes last: whoever sees a tag can pull all of it.
 
-The POST that opens an upload always asks to mount the blob from the repository itself: a registry that has it answers 201, one that does not opens the upload as asked,
-so the question is free and a second run after a kill skips what is there without a HEAD for each blob.
+The POST that opens an upload always asks to mount the blob from the repository itself: a registry that has it answers 201, one that does not opens
+the upload as asked, so the question is free and a second run after a kill skips what is there without a HEAD for each blob.
 """
 
 from __future__ import annotations
@@ -200,7 +200,9 @@ class _Loader:
             repository, tag = self.targets[ref]
             other = unique.setdefault((repository, tag or ref.digest), ref)
             if other.digest != ref.digest:
-                raise UsageError(f"{ref.name} and {other.name} would both be {self.options.registry}/{repository}:{tag}. Give one of them another place with a mapping.")
+                raise UsageError(
+                    f"{ref.name} and {other.name} would both be {self.options.registry}/{repository}:{tag}. Give one of them another place with a mapping."
+                )
         self.progress.begin("compare", 0, len(unique))
 
         def ask(item: tuple[tuple[str, str], BundleRef]) -> Optional[str]:
@@ -267,7 +269,9 @@ class _Loader:
         for blob in manifest.blobs():
             key = (node.repository, blob.digest)
             if self.bundle.has(blob.digest) and self.bundle.sizes[blob.digest] != blob.size:
-                raise BundleError(f"{manifest.digest}: says {blob.digest} has {blob.size} bytes, bundle.json says {self.bundle.sizes[blob.digest]}. The bundle is not whole.")
+                raise BundleError(
+                    f"{manifest.digest}: says {blob.digest} has {blob.size} bytes, bundle.json says {self.bundle.sizes[blob.digest]}. The bundle is not whole."
+                )
             repositories = self.users.setdefault(blob.digest, [])
             if node.repository not in repositories:
                 repositories.append(node.repository)
@@ -280,7 +284,10 @@ class _Loader:
         wanted = [digest for digest in self.users if not self.bundle.has(digest)]
         foreign = [digest for digest in wanted if digest not in required]
         if foreign:
-            raise BundleError(f"The bundle lacks {len(foreign)} blobs that its manifests name ({', '.join(foreign[:3])} …) and does not say that it builds on another. It is not whole.")
+            raise BundleError(
+                f"The bundle lacks {len(foreign)} blobs that its manifests name ({', '.join(foreign[:3])} "
+                "…) and does not say that it builds on another. It is not whole."
+            )
         renamed: dict[str, list[str]] = {}
         for ref, (repository, _tag) in self.targets.items():
             renamed.setdefault(ref.target_repository, []).append(repository)
@@ -454,7 +461,8 @@ class _Loader:
             self.client.cancel_upload(repository, upload)
             if self.client.head_blob(repository, digest) is None:
                 raise RegistryError(
-                    f"{self.options.registry} has {digest} in {source} but does not lend it to {repository} (no cross-repository mount), and the delta does not carry it. Carry a full bundle."
+                    f"{self.options.registry} has {digest} in {source} but does not lend it to {repository} "
+                    "(no cross-repository mount), and the delta does not carry it. Carry a full bundle."
                 )
         self.journal.done(repository, digest)
         self._arrived(repository, digest)
@@ -525,7 +533,10 @@ class _Loader:
                 return True
             except TooLarge:
                 if self.chunk <= SMALLEST_CHUNK:
-                    raise RegistryError(f"{self.options.registry}: refuses even {SMALLEST_CHUNK} bytes in one request (413). Raise the body size limit of the proxy before it.", 413) from None
+                    raise RegistryError(
+                        f"{self.options.registry}: refuses even {SMALLEST_CHUNK} bytes in one request (413). Raise the body size limit of the proxy before it.",
+                        413,
+                    ) from None
                 with self.condition:
                     self.chunk, self.reduced = max(SMALLEST_CHUNK, min(self._piece(size), size) // 2), True
                 upload = None
@@ -539,7 +550,9 @@ class _Loader:
                 fruitless += 1
                 self.client.retries += 1
                 if fruitless >= self.client.patience.tries:
-                    raise NetworkError(f"{self.options.registry}/{repository}@{digest}: {error}. What is loaded is kept; run the same command again.") from error
+                    raise NetworkError(
+                        f"{self.options.registry}/{repository}@{digest}: {error}. What is loaded is kept; run the same command again."
+                    ) from error
                 sleep_or_stop(self.stop, self.client.patience.wait(fruitless - 1, None))
                 # Some registries keep what came; distribution forgets an upload that was cut in the middle of a body.
                 upload = self.client.upload_status(repository, upload) if upload is not None and size > self._single() else None
@@ -634,7 +647,6 @@ class _Loader:
             "bytes": sum(int(entry["size"]) for entry in blobs.values()),
             "warnings": sorted(self.result.warnings),
         }
-
 
 
 def load(options: LoadOptions, progress: Optional[Progress] = None) -> LoadResult:

@@ -32,7 +32,12 @@ _MODE = re.compile(r"0?[0-7]{3}")
 def check_file_name(name: str, where: str) -> str:
     """*name* when it stays inside the folder it is put into."""
     parts = name.split("/")
-    if not name or "\\" in name or any(ord(letter) < 32 or ord(letter) == 127 for letter in name) or any(part in ("", ".", "..") or len(part) > 255 for part in parts):
+    if (
+        not name
+        or "\\" in name
+        or any(ord(letter) < 32 or ord(letter) == 127 for letter in name)
+        or any(part in ("", ".", "..") or len(part) > 255 for part in parts)
+    ):
         raise UsageError(f"{where}: the file name {name!r} is refused. Allowed: a relative path without .., empty parts, backslashes and control characters.")
     return name
 

@@ -142,7 +142,11 @@ class Descriptor:
         platform = data.get("platform")
         urls = data.get("urls")
         return cls(
-            digest, size, str(data.get("mediaType") or ""), platform if isinstance(platform, dict) else {}, tuple(str(url) for url in urls) if isinstance(urls, list) else ()
+            digest,
+            size,
+            str(data.get("mediaType") or ""),
+            platform if isinstance(platform, dict) else {},
+            tuple(str(url) for url in urls) if isinstance(urls, list) else (),
         )
 
 

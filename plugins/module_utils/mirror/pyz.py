@@ -42,7 +42,29 @@ def _modules() -> list[str]:
         view,
     )
 
-    found = (access, artifact, bundle, cli, delta, ed25519, errors, fetch, limits, load, lock, oci, progress, prune, pyz, registry, seed, sign, transport, verify, view)
+    found = (
+        access,
+        artifact,
+        bundle,
+        cli,
+        delta,
+        ed25519,
+        errors,
+        fetch,
+        limits,
+        load,
+        lock,
+        oci,
+        progress,
+        prune,
+        pyz,
+        registry,
+        seed,
+        sign,
+        transport,
+        verify,
+        view,
+    )
     return [module.__name__ for module in found]
 
 

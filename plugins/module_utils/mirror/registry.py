@@ -106,7 +106,7 @@ class Authenticator:
         """The header for another try after a 401, or None when there is nothing better to offer."""
         offers = {}
         for line in headers.get_all("www-authenticate"):
-            kind, _, rest = line.partition(" ")
+            kind, _space, rest = line.partition(" ")
             offers[kind.lower()] = {match[1].lower(): match[2] or match[3] or "" for match in _PARAMETER.finditer(rest)}
         with self._lock:
             if "bearer" in offers and offers["bearer"].get("realm"):
@@ -150,7 +150,9 @@ class Authenticator:
                         return self._keep(scopes, response.read(1 << 20))
                     if response.status not in _RETRY:
                         raise RegistryError(
-                            f"{shown_url(self._realm)}: no token for {', '.join(sorted(scopes)) or 'the registry'}: status {response.status}. Check user and password.", response.status
+                            f"{shown_url(self._realm)}: no token for {', '.join(sorted(scopes)) or 'the registry'}: "
+                            f"status {response.status}. Check user and password.",
+                            response.status,
                         )
                     asked = retry_after(response.headers)
             except Broken as error:
@@ -205,7 +207,9 @@ class RegistryClient:
         self.host = host
         self.base = f"{'http' if plain_http else 'https'}://{'registry-1.docker.io' if host == DOCKER_HUB else host}"
         self.http = http or HttpClient(
-            HttpOptions(ca_file=ca_file or None, ca_data=ca_data or None, client_cert=client_cert, client_key=client_key, insecure_skip_verify=insecure_skip_verify)
+            HttpOptions(
+                ca_file=ca_file or None, ca_data=ca_data or None, client_cert=client_cert, client_key=client_key, insecure_skip_verify=insecure_skip_verify
+            )
         )
         self.patience = patience or Patience()
         if credential is None and username:
@@ -281,7 +285,9 @@ class RegistryClient:
                         if retry is not None:
                             continue
                         raise RegistryError(
-                            f"{what}: {self.host} wants {'other' if sent else ''} credentials (401). Give a user and password for {self.host}, or log in with docker or podman.", 401
+                            f"{what}: {self.host} wants {'other' if sent else ''} credentials (401). "
+                            f"Give a user and password for {self.host}, or log in with docker or podman.",
+                            401,
                         )
                     if status == 413:
                         raise TooLarge(what)
@@ -293,7 +299,9 @@ class RegistryClient:
                             detail = b""
                     code, message = _shown_error(detail)
                     if status not in _RETRY:
-                        raise RegistryError(f"{what}: {self.host} answered {status}{f' {code}' if code else ''}{f': {message}' if message else ''}.", status, code)
+                        raise RegistryError(
+                            f"{what}: {self.host} answered {status}{f' {code}' if code else ''}{f': {message}' if message else ''}.", status, code
+                        )
                     asked = retry_after(response.headers)
                     problem = f"status {status}{f' {code}' if code else ''}"
                     self.adaptive.back_off()
@@ -355,7 +363,9 @@ class RegistryClient:
     def open_blob(self, repository: str, digest: str, offset: int = 0, end: Optional[int] = None) -> Response:
         """A blob as a stream, from *offset* on when the registry can do that (206), else from its start (200)."""
         headers = {"Range": f"bytes={offset}-{'' if end is None else end - 1}"} if offset or end is not None else {}
-        return self.request("GET", f"/v2/{repository}/blobs/{digest}", [repository], headers=headers, good=(200, 206, 416), what=f"{self.host}/{repository}@{digest}")
+        return self.request(
+            "GET", f"/v2/{repository}/blobs/{digest}", [repository], headers=headers, good=(200, 206, 416), what=f"{self.host}/{repository}@{digest}"
+        )
 
     def stream_blob(self, repository: str, digest: str, sink: Callable[[memoryview], object], limit: Optional[int] = None) -> int:
         """Send a whole blob to *sink*, checked; broken connections go on where they broke."""
@@ -394,7 +404,7 @@ class RegistryClient:
     def get_blob(self, repository: str, digest: str, limit: int = MANIFEST_LIMIT) -> bytes:
         """A small blob in memory."""
         data = bytearray()
-        self.stream_blob(repository, digest, lambda view: data.extend(view), limit)
+        self.stream_blob(repository, digest, data.extend, limit)
         return bytes(data)
 
     def blob_to_file(self, repository: str, digest: str, path: Union[str, Path], mode: int = 0o644) -> int:
@@ -448,14 +458,18 @@ class RegistryClient:
                 return response.status != 404
         except RegistryError as error:
             if error.status == 405:
-                raise RegistryError(f"{what}: {self.host} does not allow deleting (405). On distribution set storage.delete.enabled: true, then run again.", 405) from error
+                raise RegistryError(
+                    f"{what}: {self.host} does not allow deleting (405). On distribution set storage.delete.enabled: true, then run again.", 405
+                ) from error
             raise
 
     def put_manifest(self, repository: str, reference: str, manifest: Manifest) -> None:
         """Put a manifest under a tag or its digest; the registry's digest must be ours."""
         what = f"{self.host}/{repository}{'@' if is_digest(reference) else ':'}{reference}"
         url = self._manifest_url(repository, reference)
-        with self.request("PUT", url, [repository], headers={"Content-Type": manifest.media_type}, body=manifest.body, good=(201, 200, 202), what=what) as response:
+        with self.request(
+            "PUT", url, [repository], headers={"Content-Type": manifest.media_type}, body=manifest.body, good=(201, 200, 202), what=what
+        ) as response:
             told = response.headers.get("docker-content-digest")
         if is_digest(told) and told != manifest.digest:
             raise DigestMismatch(f"{what}: {self.host} stored it as {told}, it is {manifest.digest}.")
@@ -485,7 +499,9 @@ class RegistryClient:
     def _lost(self, error: RegistryError, what: str) -> Exception:
         return UploadLost(f"{what}: {error}") if error.status in (400, 404, 410, 416) and error.code != "DIGEST_INVALID" else error
 
-    def finish_upload(self, repository: str, upload: Upload, digest: str, slices: Sequence[Slice] = (), tick: Callable[[int], None] = lambda count: None) -> None:
+    def finish_upload(
+        self, repository: str, upload: Upload, digest: str, slices: Sequence[Slice] = (), tick: Callable[[int], None] = lambda count: None
+    ) -> None:
         """Send the last (or only) piece and close the upload. Raises Broken, UploadLost, TooLarge."""
         url = upload.location + ("&" if urlsplit(upload.location).query else "?") + urlencode({"digest": digest})
         headers = self._cookies(upload, {"Content-Type": "application/octet-stream"})
@@ -505,7 +521,15 @@ class RegistryClient:
         what = f"{self.host}/{repository}: upload"
         try:
             with self.request(
-                "PATCH", upload.location, [repository], headers=self._cookies(upload, headers), body=list(slices), good=(202, 201, 204), what=what, repeat=False, tick=tick
+                "PATCH",
+                upload.location,
+                [repository],
+                headers=self._cookies(upload, headers),
+                body=list(slices),
+                good=(202, 201, 204),
+                what=what,
+                repeat=False,
+                tick=tick,
             ) as response:
                 after = self._upload(response, upload)
                 after.offset = upload.offset + size
@@ -519,7 +543,9 @@ class RegistryClient:
     def upload_status(self, repository: str, upload: Upload) -> Optional[Upload]:
         """Where an upload of an earlier run stands; None when the registry does not know it any more."""
         try:
-            with self.request("GET", upload.location, [repository], headers=self._cookies(upload, {}), good=(204, 202, 200), what=f"{self.host}/{repository}: upload") as response:
+            with self.request(
+                "GET", upload.location, [repository], headers=self._cookies(upload, {}), good=(204, 202, 200), what=f"{self.host}/{repository}: upload"
+            ) as response:
                 told = re.fullmatch(r"(?:bytes=)?0-(\d+)", response.headers.get("range"))
                 location = response.headers.get("location")
         except RegistryError:

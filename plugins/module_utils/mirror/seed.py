@@ -112,7 +112,9 @@ class _Tree:
         return True
 
 
-def seed_storage(bundle: Bundle, root: Path, mapping: Optional[Mapping[str, str]] = None, dry_run: bool = False, progress: Optional[Progress] = None) -> SeedResult:
+def seed_storage(
+    bundle: Bundle, root: Path, mapping: Optional[Mapping[str, str]] = None, dry_run: bool = False, progress: Optional[Progress] = None
+) -> SeedResult:
     """Put everything into the storage folder *root* (``storage.filesystem.rootdirectory``)."""
     progress = progress or Progress()
     root = Path(root)

@@ -56,7 +56,10 @@ def _key_text(key: str) -> tuple[str, bytes]:
         return "ssh", "\n".join(lines).encode("ascii", "replace")
     if "BEGIN PGP PUBLIC KEY BLOCK" in text or (raw[:1] and raw[0] & 0x80 and b"\n" not in raw[:2]):
         return "gpg", raw
-    raise UsageError(f"The public key {key.strip()[:60]!r} is not one: a minisign key (RW…), an SSH key (ssh-ed25519 AAAA…), an OpenPGP key block, or the path of a file with one is wanted.")
+    raise UsageError(
+        f"The public key {key.strip()[:60]!r} is not one: a minisign key (RW…), an SSH key "
+        "(ssh-ed25519 AAAA…), an OpenPGP key block, or the path of a file with one is wanted."
+    )
 
 
 def verify_minisign(public_key: bytes, message: bytes, signature: bytes) -> None:
@@ -88,7 +91,9 @@ def _run(arguments: Sequence[str], message: bytes, tool: str) -> subprocess.Comp
     try:
         return subprocess.run(list(arguments), input=message, capture_output=True, timeout=120, check=False)
     except FileNotFoundError:
-        raise TrustError(f"The program {tool} is wanted for this kind of signature and is not installed here. Sign with minisign instead, which needs no program to check.") from None
+        raise TrustError(
+            f"The program {tool} is wanted for this kind of signature and is not installed here. Sign with minisign instead, which needs no program to check."
+        ) from None
     except subprocess.TimeoutExpired as error:
         raise TrustError(f"{tool} did not end within two minutes.") from error
 

@@ -72,7 +72,8 @@ def tls_context(options: HttpOptions) -> ssl.SSLContext:
             context.load_cert_chain(options.client_cert, options.client_key or None)
     except (OSError, ssl.SSLError) as error:
         raise UsageError(
-            f"The CA certificate {options.ca_file or '(given as text)'} or client certificate {options.client_cert or '(none)'} cannot be read: {error}. PEM files are wanted."
+            f"The CA certificate {options.ca_file or '(given as text)'} or client certificate "
+            f"{options.client_cert or '(none)'} cannot be read: {error}. PEM files are wanted."
         ) from error
     if options.insecure_skip_verify:
         context.check_hostname = False
@@ -91,7 +92,7 @@ def _environment_proxy(scheme: str, host: str, port: int) -> Optional[str]:
         rule = rule.strip().lower()
         if not rule:
             continue
-        name, _, rule_port = rule.rpartition(":") if rule.count(":") == 1 else (rule, "", "")
+        name, _colon, rule_port = rule.rpartition(":") if rule.count(":") == 1 else (rule, "", "")
         if rule_port and rule_port != str(port):
             continue
         name = name.lstrip("*").lstrip(".")
@@ -153,7 +154,7 @@ class Connection:
     def alive(self) -> bool:
         """Whether a kept connection is still open: an idle one has nothing to read."""
         try:
-            readable, _, _ = select.select([self.sock], [], [], 0)
+            readable = select.select([self.sock], [], [], 0)[0]
         except (OSError, ValueError):
             return False
         return not readable
@@ -240,7 +241,7 @@ class Response:
             raise RegistryError(f"{url}: the answer starts with {lines[0][:60]!r}, which is not HTTP. Plain HTTP and TLS mixed up?") from None
         pairs = []
         for line in lines[1:]:
-            name, _, value = line.partition(":")
+            name, _colon, value = line.partition(":")
             pairs.append((name.strip().lower(), value.strip()))
         self.headers = Headers(pairs)
         self._keep = version == "HTTP/1.1" and not any("close" in value.lower() for value in self.headers.get_all("connection"))
@@ -284,7 +285,7 @@ class Response:
             if not self._connection.receive_into(memoryview(buffer)):
                 raise Broken("the connection was closed inside a chunked body")
             data += bytes(buffer)
-        line, _, self._connection.left = data.partition(b"\r\n")
+        line, _end, self._connection.left = data.partition(b"\r\n")
         return line
 
     def _next_chunk(self) -> bool:
@@ -484,7 +485,11 @@ class HttpClient:
             connection = self._take_idle(key)
             if connection is None:
                 connection = self._connect(*key)
-            fields = [f"{method} {f'{parts.scheme}://{netloc}' if connection.absolute else ''}{target} HTTP/1.1", f"Host: {netloc}", f"User-Agent: {USER_AGENT}"]
+            fields = [
+                f"{method} {f'{parts.scheme}://{netloc}' if connection.absolute else ''}{target} HTTP/1.1",
+                f"Host: {netloc}",
+                f"User-Agent: {USER_AGENT}",
+            ]
             if length is not None or method in ("POST", "PUT", "PATCH"):
                 fields.append(f"Content-Length: {length or 0}")
             fields.extend(f"{name}: {value}" for name, value in (headers or {}).items())

@@ -49,7 +49,9 @@ def verify_bundle(bundle: Bundle, deep: bool = False, part: Optional[int] = None
         except MirrorError as error:
             report.problems.append(str(error))
     numbers = [part] if part is not None else list(range(1, bundle.parts + 1))
-    progress.begin("verify", sum(bundle.manifest["parts"][number - 1]["extents"] for number in numbers if 1 <= number <= bundle.parts) if deep else 0, len(numbers))
+    progress.begin(
+        "verify", sum(bundle.manifest["parts"][number - 1]["extents"] for number in numbers if 1 <= number <= bundle.parts) if deep else 0, len(numbers)
+    )
     for number in numbers:
         if not 1 <= number <= bundle.parts:
             report.problems.append(f"There is no part {number}: the bundle has {bundle.parts}.")
@@ -120,7 +122,9 @@ def _unresolved(bundle: Bundle) -> list[str]:
     return problems
 
 
-def verify_registry(bundle: Bundle, client: RegistryClient, deep: bool = False, mapping: Optional[Mapping[str, str]] = None, progress: Optional[Progress] = None) -> Report:
+def verify_registry(
+    bundle: Bundle, client: RegistryClient, deep: bool = False, mapping: Optional[Mapping[str, str]] = None, progress: Optional[Progress] = None
+) -> Report:
     """Has the registry what the bundle holds? Fast: one HEAD for each name. Deep: every manifest and blob is read back and hashed."""
     progress = progress or Progress()
     report = Report()

@@ -74,7 +74,9 @@ def of_placement(figures: Mapping[str, Any], node: Node) -> Diagnosis:
         return Diagnosis(f"a quota of Nomad is exhausted ({', '.join(figures['QuotaExhausted'])})", "Raise it, or take it away.")
     filtered = [str(name) for name in figures.get("ConstraintFiltered") or {} if "node.unique.id" not in str(name)]
     if filtered:
-        return Diagnosis(f"the scheduler ruled the client out ({', '.join(sorted(filtered))})", "Bring what is named there onto the client, and restart Nomad on it.")
+        return Diagnosis(
+            f"the scheduler ruled the client out ({', '.join(sorted(filtered))})", "Bring what is named there onto the client, and restart Nomad on it."
+        )
     if figures.get("ClassFiltered"):
         return Diagnosis(f"the scheduler ruled its class out ({', '.join(figures['ClassFiltered'])})", "Give the client the class linux-64bit.")
     return Diagnosis(

@@ -154,7 +154,9 @@ class InfrastructureProbe:
         try:
             outcome.removed = self._sweep()
             if not self._store.bucket_exists(self._settings.bucket):
-                outcome.general.append(f"bucket {self._settings.bucket} is not on {self._store.endpoint}: run install, which makes it, or check circleci_object_storage_bucket.")
+                outcome.general.append(
+                    f"bucket {self._settings.bucket} is not on {self._store.endpoint}: run install, which makes it, or check circleci_object_storage_bucket."
+                )
                 return outcome
             found = self._find(wanted, outcome)
             for start in range(0, len(found), self._settings.batch):

@@ -35,14 +35,14 @@ class Transport(Protocol):
 
     def request(self, method: str, path: str, query: Optional[Mapping[str, str]] = None, body: Any = None) -> Any:
         """The decoded answer (a text when it is no JSON); NomadError otherwise."""
-        ...
 
 
 def _refused(status: int, text: str, what: str) -> NomadError:
     text = " ".join(text.split())[:500]
     if status == 403:
         return NomadError(
-            f"Nomad answered 403 to {what} ({text}): it demands an ACL token, which CircleCI Server does not use. Switch ACLs off, or allow anonymous jobs.", status
+            f"Nomad answered 403 to {what} ({text}): it demands an ACL token, which CircleCI Server does not use. Switch ACLs off, or allow anonymous jobs.",
+            status,
         )
     # Nomad tells an election, and a server that is lost on the way to the leader, with status 500.
     passing = status == 500 and any(words in text for words in ("No cluster leader", "rpc error", "EOF", "connection refused", "Not ready"))
@@ -112,9 +112,14 @@ class AddressTransport:
             answer = connection.getresponse()
             text = answer.read().decode(errors="replace")
         except ssl.SSLCertVerificationError as error:
-            raise NomadError(f"Nomad at {self._host}:{self._port} has a certificate that is not trusted here ({error.verify_message}): give the PEM of its authority.", 495) from error
+            raise NomadError(
+                f"Nomad at {self._host}:{self._port} has a certificate that is not trusted here ({error.verify_message}): give the PEM of its authority.", 495
+            ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise NomadError(f"Nomad at {self._host}:{self._port} cannot be reached ({error}): are its servers up, the port open and the client certificate of its authority?") from error
+            raise NomadError(
+                f"Nomad at {self._host}:{self._port} cannot be reached ({error}): are its "
+                "servers up, the port open and the client certificate of its authority?"
+            ) from error
         finally:
             connection.close()
         if answer.status >= 300:

@@ -147,5 +147,7 @@ def _check_cgroup(name: str, root: Path) -> Finding:
         f"cgroup {version}",
         "cgroup v1, the Docker executor fails on v2",
         _VENDOR_CLIENT,
-        "" if version == "v1" else "Add systemd.unified_cgroup_hierarchy=0 to the kernel's command line and reboot, or use Podman (4.10) and waive cgroup_version.",
+        ""
+        if version == "v1"
+        else "Add systemd.unified_cgroup_hierarchy=0 to the kernel's command line and reboot, or use Podman (4.10) and waive cgroup_version.",
     )

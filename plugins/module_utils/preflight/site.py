@@ -158,7 +158,11 @@ def check_secrets(facts: ClusterFacts, wanted: Mapping[str, Sequence[str]], name
     """Every Secret and key that *wanted* names must be in *namespace*."""
     if facts.error:
         return []
-    missing = [f"{name} ({', '.join(sorted(set(keys) - set(facts.secrets.get(name, ()))))})" for name, keys in sorted(wanted.items()) if set(keys) - set(facts.secrets.get(name, ()))]
+    missing = [
+        f"{name} ({', '.join(sorted(set(keys) - set(facts.secrets.get(name, ()))))})"
+        for name, keys in sorted(wanted.items())
+        if set(keys) - set(facts.secrets.get(name, ()))
+    ]
     return [
         _finding(
             "secrets",

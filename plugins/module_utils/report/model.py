@@ -165,7 +165,9 @@ def _other_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     absent = data["images"].get("missing") or []
     if absent:
         shown = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
-        result.append(_warn(1, "registry", f"{len(absent)} image{'s are' if len(absent) > 1 else ' is'} not in the private registry: {shown}.", "Run install again."))
+        result.append(
+            _warn(1, "registry", f"{len(absent)} image{'s are' if len(absent) > 1 else ' is'} not in the private registry: {shown}.", "Run install again.")
+        )
     elif not data["images"].get("checked"):
         result.append(_warn(4, "registry", "Whether the private registry holds every image was not checked."))
     if not data["chart"].get("compared"):

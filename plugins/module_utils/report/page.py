@@ -94,7 +94,9 @@ def _evidence(report: Mapping[str, Any]) -> str:
     for item in report["evidence"]:
         missing = ", ".join(item.get("missing") or [])
         detail = item.get("detail") or (f"Missing: {missing}" if missing else "")
-        rows.append((esc(item["level"]), tag(item["state"], _EVIDENCE[item["state"]]), esc(detail), f'<span class="whole">{esc(item.get("when") or "–")}</span>'))
+        rows.append(
+            (esc(item["level"]), tag(item["state"], _EVIDENCE[item["state"]]), esc(detail), f'<span class="whole">{esc(item.get("when") or "–")}</span>')
+        )
     result = table("Levels of proof, each for itself", ("Level", "State", "Detail", "When"), rows)
     for item in report["evidence"]:
         if item.get("clients"):

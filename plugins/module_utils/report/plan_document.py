@@ -61,7 +61,7 @@ SECTIONS = (
              (("name", "Gate"), ("text", "What to do"), ("who", "Who")), "Nobody needs to act in between."),
     _Section("hosts", "Hosts", "", (("name", "Host"), ("addresses", "Addresses"), ("roles", "Part"), ("reboot", "Reboot"),
                                     ("reboot_reason", "Why")), "No host is changed."),
-    _Section("ports", "Ports", "Rules whose state is “apply” are set by the run; the others are for the network team, or only told.",
+    _Section("ports", "Ports", "Rules whose state is apply are set by the run; the others are for the network team, or only told.",
              (("host", "Host"), ("direction", "Direction"), ("protocol", "Protocol"), ("ports", "Ports"), ("peers", "Peers"),
               ("reason", "Why"), ("state", "State"), ("source", "Source")), "No port is touched."),
     _Section("dns", "Names in DNS", "", (("name", "Name"), ("type", "Type"), ("value", "Value"), ("why", "Why")), "No name is needed."),

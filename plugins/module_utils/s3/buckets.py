@@ -147,7 +147,10 @@ def apply(client: S3Client, wish: BucketWish, state: BucketState) -> None:
         policy["Statement"] = [*state.foreign_statements, *policy["Statement"]]
         client.put_bucket_policy(wish.name, policy)
         if not read_state(client, wish).public_read:
-            raise S3Error(f"{client.endpoint} took the policy of bucket {wish.name} ({json.dumps(policy)}) but does not show it; can this kind of store open a bucket for reading?")
+            raise S3Error(
+                f"{client.endpoint} took the policy of bucket {wish.name} ({json.dumps(policy)}) "
+                "but does not show it; can this kind of store open a bucket for reading?"
+            )
 
 
 def empty_and_delete(client: S3Client, bucket: str) -> None:

@@ -83,7 +83,17 @@ def _text(body: bytes, name: str) -> str:
 class S3Client:
     """One endpoint with one key pair; thread-unsafe, keeps one connection."""
 
-    def __init__(self, endpoint: str, credentials: Optional[Credentials], *, ca_data: str = "", timeout: float = 30.0, address: str = "", port: int = 0, backend: bool = False) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        credentials: Optional[Credentials],
+        *,
+        ca_data: str = "",
+        timeout: float = 30.0,
+        address: str = "",
+        port: int = 0,
+        backend: bool = False,
+    ) -> None:
         """*address* and *port* are where to connect to instead of where the endpoint's name leads; name and certificate stay those of the endpoint.
 
         With *backend* sentences name the variables of the store behind a gateway.
@@ -132,9 +142,15 @@ class S3Client:
     def _explain(self, error: Exception) -> S3Error:
         where = f"the object store {self.endpoint}"
         if isinstance(error, ssl.SSLCertVerificationError):
-            return S3Error(f"{where} has a certificate that is not trusted here ({error.verify_message}); give the PEM of its authority, or use a certificate that is trusted")
+            return S3Error(
+                f"{where} has a certificate that is not trusted here ({error.verify_message}); "
+                "give the PEM of its authority, or use a certificate that is trusted"
+            )
         if isinstance(error, ssl.SSLError):
-            return S3Error(f"{where} does not speak TLS as asked ({error.reason or error}); does it answer plain http on that port? Then write http:// in {self._names['endpoint']}")
+            return S3Error(
+                f"{where} does not speak TLS as asked ({error.reason or error}); does it answer "
+                f"plain http on that port? Then write http:// in {self._names['endpoint']}"
+            )
         if isinstance(error, http.client.BadStatusLine) and self._tls is None:
             return S3Error(f"{where} does not answer in http; does it speak TLS on that port? Then write https:// in {self._names['endpoint']}")
         if isinstance(error, socket.gaierror):
@@ -248,14 +264,21 @@ class S3Client:
         if reason.status == 200 or (reason.status, reason.code) == (404, "NoSuchBucket"):
             return reason.status == 200  # it has become ready between the two
         if reason.status == 403 and reason.code == "AccessDenied":
-            raise S3Error(f"bucket {bucket} on {self.endpoint} is there, but not ours: the key pair may not use it; choose another name or ask its owner for the right", 403, "AccessDenied")
+            raise S3Error(
+                f"bucket {bucket} on {self.endpoint} is there, but not ours: the key pair may not use it; choose another name or ask its owner for the right",
+                403,
+                "AccessDenied",
+            )
         raise self.refused(f"asking for bucket {bucket}", reason if reason.status >= 300 else response)
 
     def create_bucket(self, bucket: str) -> None:
         region = self._credentials.region if self._credentials else "us-east-1"
         body = b""
         if region != "us-east-1":
-            body = f'<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>'.encode()
+            body = (
+                "<CreateBucketConfiguration "
+                f'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><LocationConstraint>{region}</LocationConstraint></CreateBucketConfiguration>'.encode()
+            )
         response = self.send("PUT", f"/{bucket}", body=body)
         if response.status == 409 and response.code == "BucketAlreadyOwnedByYou":
             return
@@ -375,7 +398,9 @@ class S3Client:
         response = self.expect(f"completing the upload of {bucket}/{key}", self.send("POST", f"/{bucket}/{key}", {"uploadId": upload}, body=body), 200)
         if response.code:
             # The answer starts before the store knows whether it can put the parts together.
-            raise S3Error(f"{self.endpoint} could not complete the upload of {bucket}/{key}: {response.code} {_text(response.body, 'Message')}", 200, response.code)
+            raise S3Error(
+                f"{self.endpoint} could not complete the upload of {bucket}/{key}: {response.code} {_text(response.body, 'Message')}", 200, response.code
+            )
         return _text(response.body, "ETag").strip('"')
 
     def abort_upload(self, bucket: str, key: str, upload: str) -> None:

@@ -22,7 +22,18 @@ PREFIX = "onprem-circleci/probe"
 PART = 5 << 20
 """The smallest part that S3 allows before the last one."""
 
-REQUIRED = ("put_get", "head", "list", "delete", "range", "presigned_get", "presigned_put", "presigned_signature_checked", "presigned_expiry", "anonymous_refused")
+REQUIRED = (
+    "put_get",
+    "head",
+    "list",
+    "delete",
+    "range",
+    "presigned_get",
+    "presigned_put",
+    "presigned_signature_checked",
+    "presigned_expiry",
+    "anonymous_refused",
+)
 """What the product needs in its default mode, with presigned URLs."""
 
 

@@ -86,7 +86,9 @@ def compare(client: S3Client, bucket: str, sources: Iterable[Source]) -> list[Ch
         encoded = found.header("content-encoding") in ("gzip", "deflate", "br")
         if encoded or not (known == source.sha256 or (not known and same_content)):
             before = f"sha256:{known}" if known else f"etag {etag}"
-            changes.append(Change(source, f"{before}{', ' + found.header('content-encoding') + '-encoded' if encoded else ''} ({found.header('content-length')} bytes)"))
+            changes.append(
+                Change(source, f"{before}{', ' + found.header('content-encoding') + '-encoded' if encoded else ''} ({found.header('content-length')} bytes)")
+            )
     return changes
 
 
@@ -103,7 +105,10 @@ def apply(client: S3Client, bucket: str, changes: Iterable[Change], work: Path) 
             start = stream.read(2)
             stream.seek(0)
             if start == b"\x1f\x8b" and not change.source.key.endswith((".gz", ".tgz")):
-                raise S3Error(f"{change.source.key} is gzip-encoded in the bundle; clients would get unreadable programs. Make the bundle again, which undoes the encoding")
+                raise S3Error(
+                    f"{change.source.key} is gzip-encoded in the bundle; clients would get "
+                    "unreadable programs. Make the bundle again, which undoes the encoding"
+                )
             client.put(
                 bucket,
                 change.source.key,

@@ -37,13 +37,13 @@ class CatalogDataError(CatalogError):
 class UnknownNameError(CatalogError):
     """A name that the catalog does not have, with the ones it has."""
 
-    def __init__(self, kind: str, name: object, known: Sequence[str], *, where: str = "") -> None:
+    def __init__(self, kind: str, name: object, known: Sequence[str], *, where: str = "", sentence: str = "") -> None:
         self.kind = kind
         self.name = name
         self.known = tuple(known)
         text = f'Unknown {kind} "{name}"{" in " + where if where else ""}.'
         text += did_you_mean(str(name), known)
-        super().__init__(f"{text} Known: {_listing(known)}.")
+        super().__init__(sentence or f"{text} Known: {_listing(known)}.")
 
 
 class UnknownServiceError(UnknownNameError):
@@ -64,23 +64,16 @@ class UnknownValuesKeyError(UnknownNameError):
     """A Helm values key that this release does not document."""
 
     def __init__(self, name: object, known: Sequence[str], release: str) -> None:
-        self.kind = "values key"
-        self.name = name
-        self.known = tuple(known)
         # Hundreds of keys would drown the sentence: the release and the nearest one are enough.
-        CatalogError.__init__(
-            self, f'Unknown values key "{name}" in CircleCI Server {release}.{did_you_mean(str(name), known)}'
-        )
+        sentence = f'Unknown values key "{name}" in CircleCI Server {release}.{did_you_mean(str(name), known)}'
+        super().__init__("values key", name, known, sentence=sentence)
 
 
 class UnknownReleaseError(UnknownNameError):
     """A release that is not in the catalog."""
 
     def __init__(self, name: object, last_patches: Sequence[str], *, patches_of_minor: Sequence[str] = ()) -> None:
-        self.kind = "release"
-        self.name = name
-        self.known = tuple(last_patches)
-        CatalogError.__init__(self, self._text(name, last_patches, patches_of_minor))
+        super().__init__("release", name, last_patches, sentence=self._text(name, last_patches, patches_of_minor))
 
     @staticmethod
     def _text(name: object, last_patches: Sequence[str], patches_of_minor: Sequence[str]) -> str:

@@ -135,7 +135,10 @@ def _buckets(site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:
             "agents; allowed is any other name."
         )
     if option.id == "versitygw_s3" and len(data) > 55:
-        found.append(f"circleci_object_storage_bucket: found {data!r} with {len(data)} characters; {option.id} allows 55, as it makes a second bucket with -gateway at the end.")
+        found.append(
+            f"circleci_object_storage_bucket: found {data!r} with {len(data)} characters; "
+            f"{option.id} allows 55, as it makes a second bucket with -gateway at the end."
+        )
     if "azure_blob" in option.backends:
         found += [
             f"{name}: found {value!r}; Azure allows no two hyphens in a row in the name of a container."
@@ -156,11 +159,17 @@ def _backend(site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:
         ]
     found = []
     if not account:
-        found.append(f"circleci_object_storage_backend_account: not set, and {option.id} needs it; allowed is {'the name of the storage account' if azure else 'the access key of the store behind'}.")
+        found.append(
+            f"circleci_object_storage_backend_account: not set, and {option.id} needs it; allowed is "
+            f"{'the name of the storage account' if azure else 'the access key of the store behind'}."
+        )
     if not endpoint and not azure:
         found.append(f"circleci_object_storage_backend_endpoint: not set, and {option.id} needs it; allowed is the URL of the store behind.")
     if endpoint and urlsplit(endpoint).netloc == urlsplit(str(site.get("circleci_object_storage_endpoint", ""))).netloc:
-        found.append(f"circleci_object_storage_backend_endpoint: found {endpoint!r}, which is circleci_object_storage_endpoint: the gateway would ask itself; allowed is the store behind it.")
+        found.append(
+            f"circleci_object_storage_backend_endpoint: found {endpoint!r}, which is "
+            "circleci_object_storage_endpoint: the gateway would ask itself; allowed is the store behind it."
+        )
     if not key and option.id != "versitygw_azure":
         found.append(
             f"circleci_object_storage_backend_key: not set, and {option.id} needs it; allowed is "
@@ -198,7 +207,8 @@ def unproven(kind: str, endpoint: str, own_certificate: bool) -> list[dict[str, 
             "found": f"{endpoint} with a certificate of the site's private authority ({kind})",
             "expected": "a certificate that services trust without further settings, or http on a private network",
             "source": "server-admin values tables: no key for an authority of the object store is documented, and all examples use http",
-            "remedy": "UNPROVEN: put the certificate of a public authority into the Secret onprem-circleci-object-storage-tls, or use http:// on a network that only the site reaches.",
+            "remedy": "UNPROVEN: put the certificate of a public authority into the Secret "
+            "onprem-circleci-object-storage-tls, or use http:// on a network that only the site reaches.",
             "reason": "",
         }
     ]

@@ -26,9 +26,11 @@ def service(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     ``arguments`` can be read by everybody on the host, so that no credentials are in them; ``environment`` is a secret.
     """
     if kind not in MANAGED:
-        raise ServiceError(f"circleci_object_storage_kind: found {kind!r}, which is not run on hosts of circleci_object_storage; allowed is one of {', '.join(MANAGED)}.")
+        raise ServiceError(
+            f"circleci_object_storage_kind: found {kind!r}, which is not run on hosts of circleci_object_storage; allowed is one of {', '.join(MANAGED)}."
+        )
     config = _config(options)
-    family, _, backend = kind.partition("_")
+    family, _line, backend = kind.partition("_")
     made = (_versitygw if family == "versitygw" else _minio)(backend, options)
     artifact = {"minio_gateway_azure": "minio-gateway-azure", "minio_gateway_s3": "minio-gateway-s3"}.get(kind, family)
     environment = {**made["environment"], **{name: str(value) for name, value in (options.get("environment") or {}).items()}}
@@ -103,7 +105,9 @@ def _versitygw(backend: str, options: Mapping[str, Any]) -> dict[str, Any]:
     else:
         environment["AZ_ACCOUNT_NAME"] = options["backend_account"]
         # Without a key the gateway takes the managed identity of its host.
-        environment |= {name: options[source] for name, source in (("AZ_ACCESS_KEY", "backend_key"), ("AZ_ENDPOINT", "backend_endpoint")) if options.get(source)}
+        environment |= {
+            name: options[source] for name, source in (("AZ_ACCESS_KEY", "backend_key"), ("AZ_ENDPOINT", "backend_endpoint")) if options.get(source)
+        }
     return {"arguments": arguments, "environment": environment, "folders": folders}
 
 
@@ -144,7 +148,9 @@ def environment_file(environment: Mapping[str, str]) -> str:
     lines = []
     for name, value in environment.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or any(ord(letter) < 32 for letter in value):
-            raise ServiceError(f"circleci_object_storage: the variable {name} of the service has a name or a value with control characters that systemd does not take.")
+            raise ServiceError(
+                f"circleci_object_storage: the variable {name} of the service has a name or a value with control characters that systemd does not take."
+            )
         quoted = re.sub(r'(["\\`$])', r"\\\1", value)
         lines.append(f'{name}="{quoted}"\n')
     return "".join(lines)

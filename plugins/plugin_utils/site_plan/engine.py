@@ -367,7 +367,11 @@ def _kubernetes(request: Request, catalog: Catalog, things: _Things) -> list[dic
 
 def _buckets(request: Request) -> list[dict[str, Any]]:
     return [
-        {"name": str(request.store.get("bucket") or ""), "action": "made, read and written with the keys of the site", "why": "artifacts, caches, workspaces, logs"},
+        {
+            "name": str(request.store.get("bucket") or ""),
+            "action": "made, read and written with the keys of the site",
+            "why": "artifacts, caches, workspaces, logs",
+        },
         {"name": str(request.store.get("agent_bucket") or ""), "action": "made, read by everybody who reaches the store", "why": "agents that jobs load"},
     ]
 

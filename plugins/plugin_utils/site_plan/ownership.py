@@ -138,5 +138,3 @@ def reference(ownership: Ownership) -> str:
         "chart. The change-request document names each of them for a site.",
     ]
     return "\n".join(lines) + "\n"
-
-

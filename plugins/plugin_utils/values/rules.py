@@ -647,4 +647,3 @@ def mail(draft: Draft) -> None:
 RULES: tuple[Callable[[Draft], None], ...] = (
     site, registry, images, object_storage, agents, machines, vcs, secrets, databases, nomad, load_balancer, tls, proxy, mail,
 )
-

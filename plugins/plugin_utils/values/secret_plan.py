@@ -23,6 +23,7 @@ MAX_NOMAD_SERVERS = 7
 APP_PASSWORD = "postgres-app-password"  # noqa: S105 – the name of a key
 APP_PASSWORD_LENGTH = 32
 
+
 def _key(name: str, **rest: Any) -> dict[str, Any]:
     return {"name": name, **rest}
 
