@@ -52,7 +52,7 @@ def kubectl(chain: Chain, *arguments: str) -> str:
 
 
 def planned(chain: Chain) -> dict[str, Any]:
-    return dict(json.loads(verbs.read("bastion", f"{STATE}/plan/plan.json")))
+    return dict(json.loads(verbs.read("bastion", f"{STATE}/plan/change-request.json")))
 
 
 # --- before the first change ------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def test_plan_needs_only_the_inventory_and_changes_nothing(chain: Chain) -> None
     result = chain.run("plan")
     assert result.code == 0, result.failures()
     assert unchanged(before, fingerprint(chain))
-    text = verbs.read("bastion", f"{STATE}/plan/plan.md").decode()
+    text = verbs.read("bastion", f"{STATE}/plan/change-request.md").decode()
     for expected in ("nomad1", "registry", "64535", "ci.site.example", "app.ci.site.example", "4647"):
         assert expected in text
 
@@ -221,15 +221,33 @@ def test_check_mode_had_predicted_what_the_run_did(chain: Chain) -> None:
     assert predicted - made == set(), "predicted, and never changed"
 
 
+def hosts_of(item: dict[str, Any]) -> list[str]:
+    """Hosts of a row of the plan; the controller's own cache is none."""
+    return [host for host in str(item["host"]).split(", ") if host in SITE_HOSTS]
+
+
+def standing_paths(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """Host and path of everything that the plan says stays; what is only there for a moment is told so."""
+    rows = [item for item in plan["files"] if item["path"].startswith("/") and "taken away afterwards" not in item["why"]]
+    return [(host, item["path"]) for item in rows for host in hosts_of(item)]
+
+
 def test_plan_had_named_what_install_did(chain: Chain) -> None:
     plan = planned(chain)
-    missing = [f"{item['host']}: {item['path']}" for item in plan["files"] if chain.on(item["host"], "test", "-e", item["path"]).returncode != 0]
-    assert plan["files"] and missing == []
-    assert {host for host, _task in told["made"]} <= {item["name"] for item in plan["hosts"]}
+    paths = standing_paths(plan)
+    assert len(paths) > 30
+    assert [f"{host}: {path}" for host, path in paths if chain.on(host, "test", "-e", path).returncode != 0] == []
+    owned = {(host, item["owner"]) for item in plan["files"] for host in hosts_of(item)}
+    owners = {owner for _host, owner in owned}
+    changed = {(host, task.partition(" : ")[0].rpartition(".")[2]) for host, task in told["made"]}
+    assert {(host, role) for host, role in changed if role in owners} - owned == set(), "changed without being in the plan"
     for item in plan["services"]:
-        assert chain.on(item["host"], "systemctl", "is-active", item["name"]).stdout.strip() == "active", item
+        for host in hosts_of(item):
+            state = chain.on(host, "systemctl", "is-active", item["name"]).stdout.strip()
+            assert state == "active" or "timer" in item["why"], (host, item, state)
     for item in plan["packages"]:
-        assert chain.on(item["host"], "dpkg-query", "-W", item["name"]).returncode == 0, item
+        for host in hosts_of(item):
+            assert chain.on(host, "dpkg-query", "-W", item["name"]).returncode == 0, (host, item)
 
 
 # --- the finished site --------------------------------------------------------------------------------------------------
@@ -372,14 +390,17 @@ def test_uninstall_asks_first_and_then_takes_everything_away(chain: Chain) -> No
     done = chain.run("uninstall", extra=yes)
     assert done.code == 0, done.failures()
     plan = told_plan(chain)
-    left = [f"{item['host']}: {item['path']}" for item in plan["files"] if chain.on(item["host"], "test", "-e", item["path"]).returncode == 0]
+    # Docker stays, and with it its folder; so do folders of the system and of root that were there or may hold more.
+    staying = ("/etc/docker", "/root/.docker")
+    left = [f"{host}: {path}" for host, path in standing_paths(plan) if path not in staying and chain.on(host, "test", "-e", path).returncode == 0]
     assert left == []
     namespaces = kubectl(chain, "get", "namespaces", "-o", "name")
     for gone in ("circleci-server", "metallb-system", "local-path-storage"):
         assert f"namespace/{gone}" not in namespaces.split()
     for item in plan["services"]:
-        if item["name"] != "docker":
-            assert chain.on(item["host"], "systemctl", "is-active", item["name"]).stdout.strip() != "active", item
+        for host in hosts_of(item):
+            if item["name"] != "docker.service":
+                assert chain.on(host, "systemctl", "is-active", item["name"]).stdout.strip() != "active", (host, item)
     again = chain.run("uninstall", extra=yes, name="uninstall-again")
     assert (again.code, again.changed) == (0, {}), (again.failures(), again.changes())
 
@@ -388,4 +409,4 @@ def told_plan(chain: Chain) -> dict[str, Any]:
     """The plan once more: uninstall took the one on the bastion away with its records."""
     result = chain.run("plan", extra={"circleci_plan_dir": "/tmp/plan"}, name="plan-after-uninstall")
     assert result.code == 0, result.failures()
-    return dict(json.loads(verbs.read("bastion", "/tmp/plan/plan.json")))
+    return dict(json.loads(verbs.read("bastion", "/tmp/plan/change-request.json")))

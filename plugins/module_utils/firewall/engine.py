@@ -116,7 +116,9 @@ class Engine:
         revert_after: int = 60,
         ways: Sequence[WayIn] = (),
     ) -> Outcome:
-        """Bring our scope to the plan, or take it away with None."""
+        """Bring our scope to the plan, or take it away with None, and with a plan that would hold nothing."""
+        if plan is not None and not plan.lines():
+            plan = None
         chosen = self.choose(backend)
         if plan is not None and plan.mode not in chosen.modes:
             raise FirewallError(

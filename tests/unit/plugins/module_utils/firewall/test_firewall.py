@@ -271,6 +271,15 @@ def test_rules_left_in_another_backend_are_not_forgotten(nft: Played) -> None:
         Engine(nft).apply(parse_plan(RULES, "guard"), backend="iptables")
 
 
+def test_a_host_without_rules_of_its_own_gets_no_table(nft: Played) -> None:
+    egress = [{"id": "out", "direction": "egress", "ports": ["443"], "peers": ["10.0.0.9"]}]
+    assert not Engine(nft).apply(parse_plan(egress, "guard")).changed
+    Engine(nft).apply(parse_plan(RULES, "guard"), revert_after=0)
+    gone = Engine(nft).apply(parse_plan(egress, "guard"), revert_after=0)
+    assert gone.changed and gone.rules == []
+    assert not Engine(nft).apply(parse_plan(egress, "guard")).changed
+
+
 def test_ansibles_port_stays_open(nft: Played) -> None:
     with pytest.raises(FirewallError, match=r"would close the port Ansible came in by: 10\.0\.0\.7 to port 22"):
         Engine(nft).apply(parse_plan(RULES, "guard"), ways=[WayIn("10.0.0.7", 22)])
