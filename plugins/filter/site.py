@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
@@ -46,7 +46,7 @@ def site_findings(
     return [finding for result in found.values() for finding in result.get("findings", [])]
 
 
-def later_findings(results: list[Mapping[str, Any]], secrets: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+def later_findings(results: Sequence[Mapping[str, Any]], secrets: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """What verbs that will be run later miss, each variable once.
 
     *secrets* is what the module site_secrets found: when all Secrets are there, nobody needs what the verb secrets needs.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.modules import site_preflight, site_secret_values, site_secrets
@@ -34,13 +35,13 @@ def kubeconfig(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_values_of_secrets_are_empty_only_when_that_is_asked_for(kubeconfig: str, capsys: pytest.CaptureFixture[str]) -> None:
-    wanted = {"kubeconfig": kubeconfig, "namespace": "ns", "secrets": [{"name": "x", "optional": True}]}
+    wanted: dict[str, Any] = {"kubeconfig": kubeconfig, "namespace": "ns", "secrets": [{"name": "x", "optional": True}]}
     assert run_module(site_secret_values, capsys, **wanted, cluster_may_be_missing=True)["values"] == {}
     assert "cannot be reached" in run_module(site_secret_values, capsys, **wanted)["msg"]
 
 
 def test_secrets_that_cannot_be_asked_for_are_no_failure_of_a_look(kubeconfig: str, capsys: pytest.CaptureFixture[str]) -> None:
-    wanted = {
+    wanted: dict[str, Any] = {
         "state": "verified", "kubeconfig": kubeconfig, "namespace": "ns", "release_name": "r", "domain": "ci.example.com", "plan": {"format": PLAN_FORMAT, "release": "4.10.0", "secrets": []},
     }  # fmt: skip
     looked = run_module(site_secrets, capsys, **wanted, fail=False)
