@@ -151,6 +151,10 @@ test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, regis
 	@$(SANDBOX) artifacts nomad versitygw --build >/dev/null
 	@echo "==> nomad"; $(RUN) $(BIN)/python -m pytest -q $(or $(NOMAD),tests/integration_nomad)
 
+.PHONY: test-first-look
+test-first-look: tree ## plan and preflight with the example inventories, from the installed tarball, without sandbox and docker
+	@echo "==> first look"; $(PYTEST) -n 2 $(or $(LOOKS),tests/first_look)
+
 .PHONY: test-fast
 test-fast: drift lint types house units docs-lint sanity ## All gates that need no docker
 
@@ -183,4 +187,4 @@ test-full: ## The long suites, or a share of them: make test-full SHARD=1/3, or 
 	@$(PYTHON) tools/full.py $(if $(SHARD),--shard $(SHARD)) $(if $(ONLY),--only $(ONLY))
 
 # What lands is decided by the gates that the tree passes today, cheapest first. sanity and test-sandbox join one by one.
-test: ruff drift yamllint types house docs-lint ansible-lint units test-store ## Everything that .ci/run runs
+test: ruff drift yamllint types house docs-lint ansible-lint units test-first-look test-store ## Everything that .ci/run runs
