@@ -115,7 +115,7 @@ class World:
         done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=self.home, env=environment)
         events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         said = done.stderr + "\n".join(line for line in done.stdout.splitlines() if not line.startswith("{"))
-        stats = next((event["stats"] for event in reversed(events) if event.get("_event") == "v2_playbook_on_stats"), {})
+        stats: Mapping[str, Mapping[str, int]] = next((event["stats"] for event in reversed(events) if event.get("_event") == "v2_playbook_on_stats"), {})
         return Result(done.returncode, events, said, stats)
 
     def plan(self, site: str) -> dict[str, Any]:
