@@ -146,6 +146,10 @@ test-store: tree $(AZURITE)/.ready ## Object stores, real ones on loopback, as t
 	@$(SANDBOX) artifacts versitygw minio --build >/dev/null
 	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js $(BIN)/python -m pytest -q -n 2 $(or $(STORES),tests/integration_store)
 
+.PHONY: test-first-look
+test-first-look: tree ## plan and preflight with the example inventories, from the installed tarball, without sandbox and docker
+	@echo "==> first look"; $(PYTEST) -n 2 $(or $(LOOKS),tests/first_look)
+
 .PHONY: test-fast
 test-fast: drift lint types house units docs-lint sanity ## All gates that need no docker
 
@@ -178,4 +182,4 @@ test-full: ## The long suites, or a share of them: make test-full SHARD=1/3, or 
 	@$(PYTHON) tools/full.py $(if $(SHARD),--shard $(SHARD)) $(if $(ONLY),--only $(ONLY))
 
 # What lands is decided by the gates that the tree passes today, cheapest first. sanity and test-sandbox join one by one.
-test: ruff drift yamllint types house docs-lint ansible-lint units test-store ## Everything that .ci/run runs
+test: ruff drift yamllint types house docs-lint ansible-lint units test-first-look test-store ## Everything that .ci/run runs

@@ -90,6 +90,9 @@ class ActionModule(ActionBase):
 
 
 def _finding(problem: site_arguments.Problem, verb: str) -> dict[str, str]:
+    source = f"arguments.yml, verb {verb}"
+    if problem.missing:
+        remedy = "Set it, or give it with --extra-vars; secrets belong into a file of ansible-vault."
+        return Finding("arguments", PROBLEM, problem.name, "not set", problem.remedy.rstrip("."), source, remedy).as_dict()
     expected = problem.allowed or "a known variable with a value that can be used"
-    found = "not set" if problem.missing else problem.found
-    return Finding("arguments", PROBLEM, problem.name, found, expected, f"arguments.yml, verb {verb}", problem.remedy).as_dict()
+    return Finding("arguments", PROBLEM, problem.name, problem.found, expected, source, problem.remedy).as_dict()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
@@ -21,6 +21,7 @@ EXIT_AT_GATE = 75
 """EX_TEMPFAIL of sysexits.h: nothing is broken, run the same command again."""
 
 _CONTROL = "circleci_sites"
+_VERB_SECRETS = "verb secrets"
 
 
 def _members(groups: Mapping[str, Any], group: str, inventory_hostname: str) -> list[str]:
@@ -43,6 +44,24 @@ def site_findings(
     """Findings that a registered result holds on the hosts of a group in the same site, as one list."""
     found = site_results(variable, group, groups, hostvars, inventory_hostname)
     return [finding for result in found.values() for finding in result.get("findings", [])]
+
+
+def later_findings(results: Sequence[Mapping[str, Any]], secrets: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """What verbs that will be run later miss, each variable once.
+
+    *secrets* is what the module site_secrets found: when all Secrets are there, nobody needs what the verb secrets needs.
+    """
+    made = bool((secrets or {}).get("verified"))
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for result in results:
+        for finding in result.get("findings", []):
+            if made and finding["source"].endswith(_VERB_SECRETS):
+                continue
+            key = (finding["subject"], finding["found"])
+            known = found.setdefault(key, dict(finding))
+            if known["source"] != finding["source"]:
+                known["source"] += f", {finding['source'].rpartition(', ')[2]}"
+    return list(found.values())
 
 
 def control_host_value(variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str) -> Any:
@@ -135,6 +154,7 @@ class FilterModule:
         return {
             "site_results": site_results,
             "site_findings": site_findings,
+            "later_findings": later_findings,
             "control_host_value": control_host_value,
             "exit_at_open_gates": exit_at_open_gates,
             "preflight_facts": preflight_facts,

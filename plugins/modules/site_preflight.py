@@ -11,18 +11,19 @@ module: site_preflight
 short_description: Check all that a site must bring, collect, then fail once
 version_added: 0.1.0
 description:
-  - Runs on the control host. Checks cluster, registry, bundle, upgrade step and support period, and joins what
-    M(onprem.circleci_server.host_preflight) found on the hosts.
-  - Nothing is changed. All problems are reported together; a problem that is waived by name is reported and does not fail.
+  - Runs on the control host. Checks cluster, registry, bundle, upgrade step and support period, and joins what other modules found on hosts, in
+    variables and in Secrets.
+  - Nothing is changed. All findings are shown as one table, grouped by severity; a problem that is waived by name is shown and does not fail.
+  - What cannot be asked is a finding as well. A cluster that does not answer is one, and not a failure of the module.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
 requirements:
-  - kubernetes (Python library) on the control host
+  - kubernetes (Python library) on the control host; without it the cluster is not asked, which is a finding
 options:
   kubeconfig:
-    description: Kubeconfig file on the control host.
+    description: Kubeconfig file on the control host. Empty does not ask the cluster and says so.
     type: path
-    required: true
+    default: ""
   namespace:
     description: Namespace of the release.
     type: str
@@ -46,13 +47,13 @@ options:
     type: str
     required: true
   registry_username:
-    description: User of the private registry.
+    description: User of the private registry. Empty does not ask the registry and says so.
     type: str
-    required: true
+    default: ""
   registry_password:
     description: Password of O(registry_username).
     type: str
-    required: true
+    default: ""
   registry_is_ours:
     description: Whether this run sets the registry up, so that it may be absent.
     type: bool
@@ -69,8 +70,9 @@ options:
     description: Folder with the records of earlier runs.
     type: path
     required: true
-  host_findings:
-    description: Findings of M(onprem.circleci_server.host_preflight) of all hosts of the site.
+  findings:
+    description:
+      - Findings of M(onprem.circleci_server.host_preflight), M(onprem.circleci_server.check_arguments) and M(onprem.circleci_server.site_secrets).
     type: list
     elements: dict
     default: []
@@ -118,63 +120,35 @@ findings:
   returned: always
   type: list
   elements: dict
+summary:
+  description: All problems by name, empty when there are none.
+  returned: always
+  type: str
 """
 
-import traceback
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.helm.kube import KubeError, KubernetesClient
 from ..module_utils.mirror.bundle import Bundle
 from ..module_utils.mirror.errors import MirrorError
 from ..module_utils.mirror_module import contents
 from ..module_utils.preflight import site
-from ..module_utils.preflight.findings import PROBLEM, Finding, apply_waivers, summary
-
-try:
-    from kubernetes import client, config
-    from kubernetes.client.exceptions import ApiException
-    from kubernetes.config.config_exception import ConfigException
-    from urllib3.exceptions import HTTPError
-
-    KUBERNETES_IMPORT_ERROR = None
-except ImportError:
-    KUBERNETES_IMPORT_ERROR = traceback.format_exc()
+from ..module_utils.preflight.findings import Finding, apply_waivers, brief, summary
 
 
-def read_cluster(kubeconfig: str, namespace: str) -> site.ClusterFacts:
-    """Ask the cluster for what the checks need."""
+def ask_cluster(kubeconfig: str, namespace: str, *, secrets: bool) -> site.ClusterFacts:
+    """What the cluster says, or why it says nothing."""
+    if not kubeconfig:
+        return site.ClusterFacts(error="not set")
     try:
-        api = config.new_client_from_config(config_file=kubeconfig)
-        api.configuration.retries = 1
-        nodes = client.CoreV1Api(api).list_node(_request_timeout=15).items
-        return site.ClusterFacts(
-            version=str(client.VersionApi(api).get_code().git_version),
-            nodes=[
-                {
-                    "name": node.metadata.name,
-                    "ready": any(c.type == "Ready" and c.status == "True" for c in node.status.conditions or ()),
-                    "cpu": node.status.allocatable.get("cpu", "0"),
-                    "memory": node.status.allocatable.get("memory", "0"),
-                }
-                for node in nodes
-            ],
-            storage_classes=[
-                {"name": item.metadata.name, "annotations": item.metadata.annotations or {}}
-                for item in client.StorageV1Api(api).list_storage_class().items
-            ],
-            api_groups=[group.name for group in client.ApisApi(api).get_api_versions().groups],
-            secrets={
-                item.metadata.name: sorted(item.data or {})
-                for item in client.CoreV1Api(api).list_namespaced_secret(namespace).items
-            },
-        )
-    except ApiException as error:
-        return site.ClusterFacts(error=f"{error.status} {error.reason}")
-    except (ConfigException, HTTPError, OSError) as error:
-        return site.ClusterFacts(error=str(error).splitlines()[0])
+        api = KubernetesClient(kubeconfig, timeout=15)
+    except KubeError as error:
+        return site.ClusterFacts(error=error.message)
+    return site.read_cluster(api, namespace, secrets=secrets)
 
 
 def read_bundle(folder: str, release: str) -> Finding:
@@ -190,46 +164,46 @@ def read_bundle(folder: str, release: str) -> Finding:
 
 def collect(options: dict[str, Any]) -> list[Finding]:
     """Run every check of the site."""
-    facts = read_cluster(options["kubeconfig"], options["namespace"])
+    facts = ask_cluster(options["kubeconfig"], options["namespace"], secrets=bool(options["secrets"]))
     findings = site.check_cluster(facts, options["release"], brings_storage_class=options["brings_storage_class"], kubeconfig=options["kubeconfig"])
     if options["secrets"]:
         findings += site.check_secrets(facts, options["secrets"], options["namespace"])
-    answer = site.ask_registry(options["registry_host"], options["registry_username"], options["registry_password"], options["ca_certificate"])
+    known = options["registry_username"] and options["registry_password"]
+    login = options["registry_host"], options["registry_username"], options["registry_password"], options["ca_certificate"]
+    answer = site.ask_registry(*login) if known else None
     findings.append(site.check_registry(answer, options["registry_host"], ours_to_make=options["registry_is_ours"]))
     findings.append(site.check_step(Path(options["records_dir"]), options["release"]))
     findings.append(site.check_support(options["release"], datetime.now(timezone.utc).date()))
     if options["bundle_dir"]:
         findings.append(read_bundle(options["bundle_dir"], str(options["release"]["version"])))
-    findings += [Finding(**finding) for finding in options["host_findings"]]
+    findings += [Finding(**finding) for finding in options["findings"]]
     return apply_waivers(findings, options["waivers"])
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
+            "kubeconfig": {"type": "path", "default": ""},
             "namespace": {"type": "str", "required": True},
             "release": {"type": "dict", "required": True},
             "brings_storage_class": {"type": "bool", "default": False},
             "secrets": {"type": "dict", "default": {}, "no_log": False},
             "registry_host": {"type": "str", "required": True},
-            "registry_username": {"type": "str", "required": True},
-            "registry_password": {"type": "str", "required": True, "no_log": True},
+            "registry_username": {"type": "str", "default": ""},
+            "registry_password": {"type": "str", "default": "", "no_log": True},
             "registry_is_ours": {"type": "bool", "default": False},
             "ca_certificate": {"type": "str", "default": ""},
             "bundle_dir": {"type": "path", "default": ""},
             "records_dir": {"type": "path", "required": True},
-            "host_findings": {"type": "list", "elements": "dict", "default": []},
+            "findings": {"type": "list", "elements": "dict", "default": []},
             "waivers": {"type": "list", "elements": "dict", "default": []},
             "fail": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
-    if KUBERNETES_IMPORT_ERROR is not None:
-        module.fail_json(msg=missing_required_lib("kubernetes"), exception=KUBERNETES_IMPORT_ERROR)
     findings = collect(module.params)
-    result = {"changed": False, "findings": [finding.as_dict() for finding in findings]}
-    if module.params["fail"] and any(finding.level == PROBLEM for finding in findings):
+    result = {"changed": False, "findings": [finding.as_dict() for finding in findings], "summary": brief(findings)}
+    if module.params["fail"] and result["summary"]:
         module.fail_json(msg=summary(findings), **result)
     module.exit_json(**result)
 

@@ -55,6 +55,10 @@ options:
         description: Whether the Secret may be missing.
         type: bool
         default: false
+  cluster_may_be_missing:
+    description: A cluster that cannot be asked is no error and has no values, for verbs that only look.
+    type: bool
+    default: false
   missing_in_check_mode:
     description: In check mode a missing Secret is no error, since an earlier verb of this run would have made it.
     type: bool
@@ -117,6 +121,7 @@ def main() -> None:
                     "optional": {"type": "bool", "default": False},
                 },
             },
+            "cluster_may_be_missing": {"type": "bool", "default": False},
             "missing_in_check_mode": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
@@ -126,6 +131,8 @@ def main() -> None:
         api = KubernetesClient(params["kubeconfig"], params["context"])
         values, problems = read_values(api, params["namespace"], params["secrets"])
     except KubeError as error:
+        if params["cluster_may_be_missing"]:
+            module.exit_json(changed=False, values={})
         module.fail_json(msg=f"Secrets of namespace {params['namespace']}: {error.sentence}", problems=[error.sentence])
     if problems and not (module.check_mode and params["missing_in_check_mode"]):
         module.fail_json(msg="\n- ".join(["Secrets cannot be read:", *problems]), problems=problems)

@@ -55,6 +55,12 @@ options:
     description: What filter P(onprem.circleci_server.secret_plan#filter) returned. It holds no secret.
     type: dict
     required: true
+  fail:
+    description:
+      - With O(state=verified), whether what is missing or wrong fails the task. V(false) only returns it, and a cluster that does not
+        answer is nothing to tell here.
+    type: bool
+    default: true
   renew:
     description: Names of certificates that we issued and that are to be issued again.
     type: list
@@ -239,9 +245,18 @@ secrets:
   sample: [{name: session-cookie, state: created, keys: [session-cookie-key], detail: encrypts session cookies}]
 problems:
   description: Everything that was found wrong.
-  returned: on failure
+  returned: when something is wrong
   type: list
   elements: str
+findings:
+  description: The same problems as M(onprem.circleci_server.site_preflight) takes them.
+  returned: when O(fail=false)
+  type: list
+  elements: dict
+verified:
+  description: Whether all Secrets were seen to be there and right.
+  returned: when O(fail=false)
+  type: bool
 notices:
   description: What deserves attention soon, such as certificates that expire.
   returned: always
@@ -256,6 +271,7 @@ namespace_created:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.helm.kube import KubeError, KubernetesClient
+from ..module_utils.preflight.findings import OK, PROBLEM, Finding
 from ..module_utils.secrets.pki import HAS_CRYPTOGRAPHY, PkiError
 from ..module_utils.secrets.store import Keeper, SecretsError, SecretStore, Site
 
@@ -303,15 +319,18 @@ def main() -> None:
         "release_name": {"type": "str", "required": True},
         "domain": {"type": "str", "required": True},
         "plan": {"type": "dict", "required": True},
+        "fail": {"type": "bool", "default": True},
         "renew": {"type": "list", "elements": "str", "default": []},
         "regenerate_lost": {"type": "list", "elements": "str", "default": [], "no_log": False},
     }
     spec.update({name: {"type": "str", "default": "", "no_log": True} for name in SECRET_INPUTS})
     spec.update({name: {"type": "str", "default": "", "no_log": False} for name in PLAIN_INPUTS})
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
-    if not HAS_CRYPTOGRAPHY:
-        module.fail_json(msg="The Python library cryptography is missing on this host: install it.")
     params = module.params
+    if not HAS_CRYPTOGRAPHY:
+        text = "The Python library cryptography is missing on this host: install it."
+        tell_only(module, [text])
+        module.fail_json(msg=text)
     inputs = {name: params[name] for name in (*SECRET_INPUTS, *PLAIN_INPUTS)}
     try:
         api = KubernetesClient(params["kubeconfig"], params["context"])
@@ -327,10 +346,13 @@ def main() -> None:
         verbs = {"present": keeper.present, "verified": keeper.verified, "absent": keeper.absent}
         report = verbs[params["state"]]()
     except KubeError as error:
+        tell_only(module, [error.sentence] if error.status else [])
         module.fail_json(msg=f"Secrets of namespace {params['namespace']}: {error.sentence}", problems=[error.sentence])
     except SecretsError as error:
+        tell_only(module, error.problems)
         module.fail_json(msg=str(error), problems=error.problems)
     except PkiError as error:
+        tell_only(module, [f"A certificate or key {error}."])
         module.fail_json(msg=f"A certificate or key {error}.", problems=[str(error)])
     before = {entry["name"]: _before(entry) for entry in report.secrets}
     after = {entry["name"]: _after(entry) for entry in report.secrets}
@@ -343,11 +365,27 @@ def main() -> None:
     }
     for text in report.warnings:
         module.warn(text)
+    tell_only(module, report.errors, verified=not report.errors, **result)
     if report.errors:
         count = len(report.errors)
         head = f"{count} problem{'s' if count > 1 else ''} with the Secrets of the site:"
         module.fail_json(msg="\n- ".join([head, *report.errors]), problems=report.errors, **result)
     module.exit_json(**result)
+
+
+def tell_only(module: AnsibleModule, problems: list[str], *, verified: bool = False, **result: object) -> None:
+    """End here without a failure when only a look was asked for."""
+    if module.params["state"] != "verified" or module.params["fail"]:
+        return
+    subject = f"namespace {module.params['namespace']}, verb secrets"
+    findings = [
+        Finding("secrets", PROBLEM, subject, text, "all Secrets of the release in the form it wants", "plan of the filter secret_plan") for text in problems
+    ]
+    if verified:
+        findings.append(Finding("secrets", OK, subject, "all Secrets of the release", "as found", "plan of the filter secret_plan"))
+    module.exit_json(
+        **{"changed": False, **result}, problems=problems, findings=[finding.as_dict() for finding in findings], verified=verified
+    )
 
 
 def _before(entry: dict[str, object]) -> str:

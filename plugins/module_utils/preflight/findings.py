@@ -13,6 +13,7 @@ OK = "ok"
 WARNING = "warning"
 PROBLEM = "problem"
 WAIVED = "waived"
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -80,3 +81,19 @@ def summary(findings: Iterable[Finding]) -> str:
     problems = [finding for finding in findings if finding.level == PROBLEM]
     lines = "\n".join(f"  - {finding.sentence()}" for finding in problems)
     return f"{len(problems)} problem(s), nothing was changed:\n{lines}"
+
+
+def brief(findings: Iterable[Finding]) -> str:
+    """All problems by name, for a message below a table that says the rest; empty when there are none."""
+    groups: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.level == PROBLEM:
+            groups.setdefault(finding.check, []).append(finding.subject)
+    if not groups:
+        return ""
+    parts = []
+    for check, subjects in groups.items():
+        shown = ", ".join(dict.fromkeys(subjects[:_SHOWN]))
+        parts.append(f"{check} ({shown}{f' and {len(subjects) - _SHOWN} more' if len(subjects) > _SHOWN else ''})")
+    count = sum(len(subjects) for subjects in groups.values())
+    return f"{count} problem(s), nothing was changed. The table above says what was found, what is expected and what to do: {', '.join(parts)}."

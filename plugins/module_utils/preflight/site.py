@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+from ..helm.kube import KubeApi, KubeError
 from .findings import OK, PROBLEM, WARNING, Finding
 
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -62,6 +63,31 @@ def minor(version: str) -> tuple[int, int]:
     return (int(numbers[0]), int(numbers[1])) if len(numbers) > 1 else (0, 0)
 
 
+def read_cluster(api: KubeApi, namespace: str, *, secrets: bool) -> ClusterFacts:
+    """Ask the cluster for what the checks need; with *secrets* for the keys of those in *namespace* too."""
+    try:
+        found = api.request("GET", f"/api/v1/namespaces/{namespace}/secrets") if secrets else {}
+        return ClusterFacts(
+            version=str(api.request("GET", "/version").get("gitVersion", "")),
+            nodes=[_node(item) for item in api.request("GET", "/api/v1/nodes").get("items") or ()],
+            storage_classes=[
+                {"name": item["metadata"]["name"], "annotations": item["metadata"].get("annotations") or {}}
+                for item in api.request("GET", "/apis/storage.k8s.io/v1/storageclasses").get("items") or ()
+            ],
+            api_groups=[str(group["name"]) for group in api.request("GET", "/apis").get("groups") or ()],
+            secrets={item["metadata"]["name"]: sorted(item.get("data") or {}) for item in found.get("items") or ()},
+        )
+    except KubeError as error:
+        return ClusterFacts(error=error.sentence)
+
+
+def _node(item: Mapping[str, Any]) -> dict[str, Any]:
+    status = item.get("status") or {}
+    room = status.get("allocatable") or {}
+    ready = any(entry.get("type") == "Ready" and entry.get("status") == "True" for entry in status.get("conditions") or ())
+    return {"name": item["metadata"]["name"], "ready": ready, "cpu": room.get("cpu", "0"), "memory": room.get("memory", "0")}
+
+
 def _finding(check: str, good: bool, subject: str, found: str, expected: str, source: str, remedy: str, level: str = PROBLEM) -> Finding:
     return Finding(check, OK if good else level, subject, found, expected, source, "" if good else remedy)
 
@@ -77,10 +103,11 @@ def check_cluster(facts: ClusterFacts, release: Mapping[str, Any], *, brings_sto
                 "cluster_reachable",
                 PROBLEM,
                 "circleci_kubeconfig",
-                f"{kubeconfig}: {facts.error}",
+                "not set" if not kubeconfig else facts.error if kubeconfig in facts.error else f"{kubeconfig}: {facts.error}",
                 "a kubeconfig on the control host that reaches the cluster",
                 "onprem.circleci_server",
-                "Copy a kubeconfig there and try `kubectl get nodes` with it on the control host.",
+                "Copy a kubeconfig there and try `kubectl get nodes` with it on the control host. "
+                "Until then Kubernetes version, nodes, StorageClasses and Secrets are not looked at.",
             )
         ]
     findings = [Finding("cluster_reachable", OK, "circleci_kubeconfig", facts.version, "an answer", "onprem.circleci_server")]
@@ -176,10 +203,15 @@ def check_secrets(facts: ClusterFacts, wanted: Mapping[str, Sequence[str]], name
     ]
 
 
-def check_registry(answer: RegistryAnswer, host: str, *, ours_to_make: bool) -> Finding:
-    """Whether the private registry answers and lets us in; one that this run would set up may be absent."""
+def check_registry(answer: Optional[RegistryAnswer], host: str, *, ours_to_make: bool) -> Finding:
+    """Whether the private registry answers and lets us in; one that this run would set up may be absent. None: it was not asked."""
     expected = "an answer to GET /v2/ with the given user and password"
     source = "OCI distribution specification"
+    if answer is None:
+        return Finding(
+            "registry", WARNING, "circleci_registry_host", f"{host} was not asked: user or password is not given", expected, source,
+            "Give circleci_registry_username and circleci_registry_password.",
+        )  # fmt: skip
     if answer.status == 200:
         return Finding("registry", OK, "circleci_registry_host", f"{host} answers", expected, source)
     if answer.status in (401, 403):
@@ -218,9 +250,12 @@ def check_registry(answer: RegistryAnswer, host: str, *, ours_to_make: bool) -> 
 
 def ask_registry(host: str, username: str, password: str, ca_certificate: str) -> RegistryAnswer:
     """Ask ``https://host/v2/`` with basic authentication."""
-    context = ssl.create_default_context(cadata=ca_certificate or None)
     token = base64.b64encode(f"{username}:{password}".encode()).decode()
     request = urllib.request.Request(f"https://{host}/v2/", headers={"Authorization": f"Basic {token}"})
+    try:
+        context = ssl.create_default_context(cadata=ca_certificate or None)
+    except (OSError, ValueError):
+        return RegistryAnswer(error="circleci_ca_certificate holds no certificate in PEM form")
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)).open(request, timeout=10) as answer:
             return RegistryAnswer(status=answer.status)
@@ -235,8 +270,14 @@ def check_step(records: Path, release: Mapping[str, Any]) -> Finding:
     """The release that is installed must be one that the wanted one may follow. ``upgrade_from`` lists those."""
     record = records / "release.json"
     installed = ""
-    if record.exists():
-        installed = str(json.loads(record.read_text(encoding="utf-8")).get("version", ""))
+    try:
+        if record.exists():
+            installed = str(json.loads(record.read_text(encoding="utf-8")).get("version", ""))
+    except (OSError, ValueError, AttributeError) as error:
+        return Finding(
+            "upgrade_step", PROBLEM, f"circleci_release {release['version']}", f"{record} cannot be read ({error})", "the record of the last installation",
+            "onprem.circleci_server", "Restore it from a backup, or remove it when nothing is installed.",
+        )  # fmt: skip
     allowed = [str(version) for version in release.get("upgrade_from", [])]
     good = not installed or installed == release["version"] or installed in allowed
     return _finding(
@@ -275,7 +316,7 @@ def check_bundle(folder: str, *, present: bool, error: str) -> Finding:
         error or (f"{folder} with all parts" if present else f"no bundle in {folder}"),
         "all parts of one bundle, unchanged",
         "onprem.circleci_server bundle format",
-        "Copy the missing or damaged part again from the connected side.",
+        "Copy the missing or damaged part again from the connected side." if present else "Carry it there; the verb bundle makes it on the connected side.",
     )
 
 

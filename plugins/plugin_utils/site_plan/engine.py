@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ...module_utils.preflight.findings import PROBLEM, WARNING, Finding, apply_
 from ..bundle_contents import VENDOR_REGISTRY, bundle_contents
 from ..catalog import Catalog
 from ..catalog.versions import minor_of
+from ..object_storage import unproven
 from ..port_model import PortModel, Problem, SiteHost, rule_table
 from ..values import compose_data, site_facts
 from ..values.secret_plan import DOMAIN_TLS, SITE_CA, host_of, is_address, secret_plan
@@ -520,16 +521,10 @@ def _findings(request: Request, catalog: Catalog, composed: Mapping[str, Any]) -
 
 
 def _given(findings: Iterable[Mapping[str, Any]]) -> Iterable[Finding]:
-    """What later verbs miss, each variable once. What is only not given yet stands in nobody's way today."""
-    by_subject: dict[tuple[str, str], Finding] = {}
+    """What others found. What is only not given yet stands in nobody's way today."""
     for data in findings:
         item = Finding(**{str(name): str(value) for name, value in data.items()})
-        key = (item.subject, item.found)
-        if key in by_subject:
-            item = Finding(**{**by_subject[key].as_dict(), "source": f"{by_subject[key].source}, {item.source.rpartition(', ')[2]}"})
-        level = WARNING if item.found == "not set" else item.level
-        by_subject[key] = Finding(**{**item.as_dict(), "level": level})
-    return by_subject.values()
+        yield replace(item, level=WARNING) if item.found == "not set" else item
 
 
 def _of_ports(request: Request) -> Iterable[Finding]:
@@ -582,6 +577,9 @@ def _of_vendor(request: Request, catalog: Catalog) -> Iterable[Finding]:
     for fact in (*platform.blockers, *platform.warnings):
         yield Finding("platform", WARNING, f"circleci_platform {platform.id}", fact.value, "known before the site is built", fact.source)
     kind = str(request.store.get("kind") or "")
+    endpoint = str(request.store.get("endpoint") or "")
+    own_certificate = bool(request.hosts("circleci_object_storage")) and endpoint.startswith("https:")
+    yield from (Finding(**item) for item in unproven(kind, endpoint, own_certificate))
     option = next((item for item in catalog.object_storage_options() if kind == item.id or kind in item.aliases), None)
     if option is not None and option.maintained is False:
         accepted = kind in request.accepted_risks

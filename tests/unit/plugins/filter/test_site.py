@@ -9,6 +9,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.onprem.circleci_server.plugins.filter.site import (
     control_host_value,
     exit_at_open_gates,
+    later_findings,
     nomad_client_facts,
     preflight_facts,
     site_results,
@@ -94,3 +95,19 @@ def test_preflight_facts_come_from_the_catalog() -> None:
     assert facts["upgrade_from"] == ["4.9.5"]
     with pytest.raises(AnsibleFilterError, match=r"4\.99\.0"):
         preflight_facts("4.99.0")
+
+
+def test_what_later_verbs_miss_is_told_once_a_variable() -> None:
+    def missing(verb: str, name: str) -> dict[str, str]:
+        return {"subject": name, "found": "not set", "source": f"arguments.yml, verb {verb}"}
+
+    results = [
+        {"findings": [missing("secrets", "circleci_license"), missing("secrets", "circleci_registry_password")]},
+        {"findings": [missing("install", "circleci_registry_password")]},
+    ]
+    assert [(item["subject"], item["source"]) for item in later_findings(results)] == [
+        ("circleci_license", "arguments.yml, verb secrets"),
+        ("circleci_registry_password", "arguments.yml, verb secrets, verb install"),
+    ]
+    assert later_findings(results, {"verified": True}) == [missing("install", "circleci_registry_password")]
+    assert later_findings(results, {"skipped": True}) == later_findings(results)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.kube import KubeError
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight import site
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import (
     OK,
@@ -15,8 +16,10 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.f
     WARNING,
     Finding,
     apply_waivers,
+    brief,
     summary,
 )
+from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.table import render_table
 
 RELEASE = {
     "version": "4.10.0",
@@ -77,6 +80,51 @@ def test_unreachable_cluster_is_one_problem_and_not_many() -> None:
     assert site.check_secrets(site.ClusterFacts(error="x"), {"license": ["license"]}, "ns") == []
 
 
+def test_a_missing_kubeconfig_says_what_is_left_out() -> None:
+    (finding,) = site.check_cluster(site.ClusterFacts(error="not set"), RELEASE, brings_storage_class=False, kubeconfig="")
+    assert finding.found == "not set" and finding.subject == "circleci_kubeconfig" and "Secrets are not looked at" in finding.remedy
+
+
+class Api:
+    """Answers of a cluster by path."""
+
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self.answers = answers
+
+    def request(self, method: str, path: str, query: Any = None, body: Any = None, content_type: str = "") -> Any:
+        assert method == "GET" and body is None
+        answer = self.answers[path]
+        if isinstance(answer, KubeError):
+            raise answer
+        return answer
+
+
+ANSWERS: dict[str, Any] = {
+    "/version": {"gitVersion": "v1.33.0"},
+    "/api/v1/nodes": {
+        "items": [
+            {
+                "metadata": {"name": "n"},
+                "status": {"allocatable": {"cpu": "8", "memory": "32Gi"}, "conditions": [{"type": "Ready", "status": "True"}]},
+            },
+            {"metadata": {"name": "new"}, "status": {}},
+        ]
+    },
+    "/apis/storage.k8s.io/v1/storageclasses": {"items": [{"metadata": {"name": "fast", "annotations": DEFAULT_CLASS["annotations"]}}]},
+    "/apis": {"groups": [{"name": "apps"}]},
+    "/api/v1/namespaces/ns/secrets": {"items": [{"metadata": {"name": "license"}, "data": {"license": "eA=="}}]},
+}
+
+
+def test_answers_of_the_cluster() -> None:
+    facts = site.read_cluster(Api(ANSWERS), "ns", secrets=True)
+    assert facts.nodes == [NODE, {"name": "new", "ready": False, "cpu": "0", "memory": "0"}]
+    assert (facts.version, facts.storage_classes, facts.api_groups, facts.secrets) == ("v1.33.0", [DEFAULT_CLASS], ["apps"], {"license": ["license"]})
+    assert site.read_cluster(Api({**ANSWERS, "/api/v1/namespaces/ns/secrets": None}), "ns", secrets=False).secrets == {}
+    denied = site.read_cluster(Api({**ANSWERS, "/api/v1/nodes": KubeError(403, "nodes is forbidden")}), "ns", secrets=False)
+    assert "lacks a right" in denied.error and problems(check(denied)) == ["cluster_reachable"]
+
+
 def test_missing_secrets_are_listed_with_their_keys() -> None:
     facts = cluster(secrets={"license": ["license"], "signing-keys": ["signing-key"]})
     (finding,) = site.check_secrets(facts, {"license": ["license"], "signing-keys": ["signing-key", "encryption-key"], "tink": ["keyset"]}, "ns")
@@ -94,11 +142,24 @@ def test_missing_secrets_are_listed_with_their_keys() -> None:
         (site.RegistryAnswer(error="connection refused"), True, "registry", OK),
         (site.RegistryAnswer(error="connection refused"), False, "registry", PROBLEM),
         (site.RegistryAnswer(status=404), False, "registry", PROBLEM),
+        (None, False, "registry", WARNING),
     ],
 )
-def test_answers_of_the_registry(answer: site.RegistryAnswer, ours: bool, check_name: str, level: str) -> None:
+def test_answers_of_the_registry(answer: site.RegistryAnswer | None, ours: bool, check_name: str, level: str) -> None:
     finding = site.check_registry(answer, "registry.example.com:5000", ours_to_make=ours)
     assert (finding.check, finding.level) == (check_name, level)
+
+
+def test_an_authority_that_is_no_pem_is_told_by_its_variable() -> None:
+    answer = site.ask_registry("127.0.0.1:1", "u", "p", "no certificate")
+    finding = site.check_registry(answer, "127.0.0.1:1", ours_to_make=True)
+    assert (finding.check, finding.level, finding.subject) == ("registry_certificate", PROBLEM, "circleci_ca_certificate")
+
+
+def test_a_record_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "release.json").write_text("{", encoding="utf-8")
+    finding = site.check_step(tmp_path, RELEASE)
+    assert finding.level == PROBLEM and "release.json" in finding.found
 
 
 @pytest.mark.parametrize(("installed", "level"), [("", OK), ("4.10.0", OK), ("4.9.5", OK), ("4.8.12", PROBLEM), ("4.9.1", PROBLEM)])
@@ -134,3 +195,30 @@ def test_a_bundle_of_another_release_is_refused() -> None:
     assert finding.level == "problem"
     assert "a bundle of release 4.10.0" in finding.sentence() and "expected a bundle of release 4.7.15" in finding.sentence()
     assert site.check_bundle_release("/srv/bundle", ["4.10.0"], "4.10.0").level == "ok"
+
+
+def test_message_below_the_table_names_every_problem_and_nothing_else() -> None:
+    findings = [Finding("host_reachable", PROBLEM, f"nomad{number}", "x", "y", "z") for number in range(10)]
+    findings += [Finding("bundle", PROBLEM, "circleci_bundle_dir", "x", "y", "z"), Finding("clock", OK, "h", "x", "y", "z")]
+    text = brief(findings)
+    assert text.startswith("11 problem(s)") and "nomad7 and 2 more" in text and "bundle (circleci_bundle_dir)" in text and "clock" not in text
+    assert brief([]) == ""
+
+
+def test_table_has_the_grave_first_and_no_line_too_long() -> None:
+    findings = [
+        Finding("clock", OK, "h1", "1 s", "y", "z"),
+        Finding("clock", OK, "h2", "2 s", "y", "z"),
+        Finding("cluster_size", WAIVED, "nodes", "1", "4", "z", "", "a lab"),
+        Finding("support_period", WARNING, "circleci_release 4.9.5", "long " * 60, "y", "z", "Choose a newer release."),
+        Finding("registry_credentials", PROBLEM, "circleci_registry_username, circleci_registry_password", "x" * 300, "y", "z", "Correct it."),
+    ]
+    for width in (20, 80, 120, 400):
+        lines = render_table("bastion", [finding.as_dict() for finding in findings], width).splitlines()
+        assert max(len(line) for line in lines) <= min(max(width, 80), 150)
+        assert lines[0] == "bastion: 1 problem(s), 1 warning(s), 1 waived, 2 in order"
+        heads = [line.split()[0] for line in lines if line and not line.startswith(" ")][1:]
+        assert heads == ["PROBLEMS,", "WARNINGS", "WAIVED", "IN"]
+    text = "\n".join(lines)
+    assert "2 times: 1 s, 2 s" in text and "-> Waived: a lab" in text and "-> Choose a newer release." in text and text.count("x") >= 300
+    assert render_table("b", []).splitlines() == ["b: 0 problem(s), 0 warning(s), 0 waived, 0 in order"]
