@@ -136,7 +136,7 @@ test-firewall: tree ## The firewall engine on real packet filters, in network na
 	@$(NEEDS) firewall
 	@echo "==> firewall"; $(PYTEST) $(or $(TESTS),tests/integration_firewall)
 
-test-nomad: tree ## The probe against a real Nomad server and clients (root)
+test-nomad: tree ## The probe against a real Nomad, Docker, registry and store (4 minutes, root)
 	@$(NEEDS) nomad programs
 	@$(SANDBOX) artifacts nomad-1.11.3 nomad-1.7.7 versitygw --build >/dev/null
 	@echo "==> nomad"; $(PYTEST) $(or $(TESTS),tests/integration_nomad)
@@ -146,13 +146,8 @@ test-store: tree $(AZURITE)/.ready ## Object stores, real ones on loopback, as t
 	@$(SANDBOX) artifacts versitygw minio --build >/dev/null
 	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js $(BIN)/python -m pytest -q -n 2 $(or $(STORES),tests/integration_store)
 
-.PHONY: test-nomad
-test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, registry and store (4 minutes, needs root and docker-registry)
-	@$(SANDBOX) artifacts nomad versitygw --build >/dev/null
-	@echo "==> nomad"; $(RUN) $(BIN)/python -m pytest -q $(or $(NOMAD),tests/integration_nomad)
-
 .PHONY: test-fast
-test-fast: drift lint types house units docs-lint sanity ## All gates that need no docker
+test-fast: ruff drift yamllint types house docs-lint ansible-lint units sanity ## All gates that need no docker
 
 # --- sandbox --------------------------------------------------------------------------------------------------------
 
@@ -182,5 +177,5 @@ test-molecule: check-machine build ## One scenario of Molecule on the sandbox: m
 test-full: ## The long suites, or a share of them: make test-full SHARD=1/3, or ONLY="test-mirror molecule/default"
 	@$(PYTHON) tools/full.py $(if $(SHARD),--shard $(SHARD)) $(if $(ONLY),--only $(ONLY))
 
-# What lands is decided by the gates that the tree passes today, cheapest first. sanity and test-sandbox join one by one.
-test: ruff drift yamllint types house docs-lint ansible-lint units test-store ## Everything that .ci/run runs
+# What lands is decided by the gates that the tree passes today, cheapest first. test-sandbox joins them.
+test: test-fast test-store ## Everything that .ci/run runs
