@@ -136,7 +136,7 @@ test-firewall: tree ## The firewall engine on real packet filters, in network na
 	@$(NEEDS) firewall
 	@echo "==> firewall"; $(PYTEST) $(or $(TESTS),tests/integration_firewall)
 
-test-nomad: tree ## The probe against a real Nomad server and clients (4 minutes, root)
+test-nomad: tree ## The probe against a real Nomad, Docker, registry and store (4 minutes, root)
 	@$(NEEDS) nomad programs
 	@$(SANDBOX) artifacts nomad-1.11.3 nomad-1.7.7 versitygw --build >/dev/null
 	@echo "==> nomad"; $(PYTEST) $(or $(TESTS),tests/integration_nomad)
@@ -151,7 +151,7 @@ test-first-look: tree ## plan and preflight with the example inventories, from t
 	@echo "==> first look"; $(PYTEST) -n 2 $(or $(LOOKS),tests/first_look)
 
 .PHONY: test-fast
-test-fast: drift lint types house units docs-lint sanity ## All gates that need no docker
+test-fast: ruff drift yamllint types house docs-lint ansible-lint units sanity ## All gates that need no docker
 
 # --- sandbox --------------------------------------------------------------------------------------------------------
 
@@ -181,5 +181,5 @@ test-molecule: check-machine build ## One scenario of Molecule on the sandbox: m
 test-full: ## The long suites, or a share of them: make test-full SHARD=1/3, or ONLY="test-mirror molecule/default"
 	@$(PYTHON) tools/full.py $(if $(SHARD),--shard $(SHARD)) $(if $(ONLY),--only $(ONLY))
 
-# What lands is decided by the gates that the tree passes today, cheapest first. sanity and test-sandbox join one by one.
-test: ruff drift yamllint types house docs-lint ansible-lint units test-first-look test-store ## Everything that .ci/run runs
+# What lands is decided by these, cheapest first. What is left out is in test-full.
+test: test-fast test-first-look test-store test-sandbox ## Everything that .ci/run runs
