@@ -146,11 +146,6 @@ test-store: tree $(AZURITE)/.ready ## Object stores, real ones on loopback, as t
 	@$(SANDBOX) artifacts versitygw minio --build >/dev/null
 	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js $(BIN)/python -m pytest -q -n 2 $(or $(STORES),tests/integration_store)
 
-.PHONY: test-nomad
-test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, registry and store (4 minutes, needs root and docker-registry)
-	@$(SANDBOX) artifacts nomad versitygw --build >/dev/null
-	@echo "==> nomad"; $(RUN) $(BIN)/python -m pytest -q $(or $(NOMAD),tests/integration_nomad)
-
 .PHONY: test-first-look
 test-first-look: tree ## plan and preflight with the example inventories, from the installed tarball, without sandbox and docker
 	@echo "==> first look"; $(PYTEST) -n 2 $(or $(LOOKS),tests/first_look)
