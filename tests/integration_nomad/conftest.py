@@ -77,6 +77,21 @@ class Process:
                 self._process.wait(15)
 
 
+BRIDGE, HOST = "ocsprobe0", "198.18.77.1"
+
+
+@pytest.fixture(scope="session")
+def bridge() -> Iterator[str]:
+    """The address of this machine on a network that containers of the tests are in. Nothing is routed from there."""
+    if os.geteuid() != 0:
+        pytest.skip("Nomad clients and networks need root")
+    subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True, check=False)
+    for command in (["link", "add", "name", BRIDGE, "type", "bridge"], ["address", "add", f"{HOST}/24", "dev", BRIDGE], ["link", "set", BRIDGE, "up"]):
+        subprocess.run(["ip", *command], check=True)
+    yield HOST
+    subprocess.run(["ip", "link", "delete", BRIDGE], check=False)
+
+
 @dataclass
 class Cluster:
     """One server, its clients by name, and the folder of each."""
@@ -98,12 +113,14 @@ class Cluster:
             f"""
 name = "{name}"
 data_dir = "{home}/data"
-bind_addr = "127.0.0.1"
 disable_update_check = true
-advertise {{
+addresses {{
   http = "127.0.0.1"
-  rpc  = "127.0.0.1"
-  serf = "127.0.0.1"
+}}
+advertise {{
+  http = "{HOST}"
+  rpc  = "{HOST}"
+  serf = "{HOST}"
 }}
 ports {{
   http = {free_port()}
@@ -139,9 +156,7 @@ plugin "raw_exec" {{
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    if os.geteuid() != 0:
-        pytest.skip("Nomad clients need root")
+def cluster(tmp_path_factory: pytest.TempPathFactory, bridge: str) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("nomad")
     http, rpc, serf = free_port(), free_port(), free_port()
     config = folder / "server.hcl"
@@ -185,24 +200,9 @@ server {{
         shutil.rmtree(folder, ignore_errors=True)
 
 
-# --- a network, Docker and a registry -------------------------------------------------------------------------------
+# --- Docker and a registry ------------------------------------------------------------------------------------------
 
 LOGIN = ("site", "canary-of-the-registry")
-
-
-BRIDGE, HOST = "ocsprobe0", "198.18.77.1"
-
-
-@pytest.fixture(scope="session")
-def bridge() -> Iterator[str]:
-    """The address of this machine on a network that containers of the tests are in. Nothing is routed from there."""
-    if os.geteuid() != 0:
-        pytest.skip("Nomad clients and networks need root")
-    subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True, check=False)
-    for command in (["link", "add", "name", BRIDGE, "type", "bridge"], ["address", "add", f"{HOST}/24", "dev", BRIDGE], ["link", "set", BRIDGE, "up"]):
-        subprocess.run(["ip", *command], check=True)
-    yield HOST
-    subprocess.run(["ip", "link", "delete", BRIDGE], check=False)
 
 
 @dataclass
@@ -232,8 +232,6 @@ class Docker:
 
 @pytest.fixture(scope="session")
 def docker(tmp_path_factory: pytest.TempPathFactory, bridge: str) -> Iterator[Docker]:
-    if shutil.which("dockerd") is None:
-        pytest.skip("no dockerd on PATH")
     folder = tmp_path_factory.mktemp("docker")
     address = f"unix://{folder}/docker.sock"
     argv = ["dockerd", "--host", address, "--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid"),
@@ -314,8 +312,6 @@ class Registry:
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory, docker: Docker) -> Iterator[Registry]:
     """A registry with an image of the probe, and one without curl."""
-    if shutil.which("docker-registry") is None:
-        pytest.skip("no docker-registry on PATH (Debian: apt-get install docker-registry)")
     made = Registry(tmp_path_factory.mktemp("registry") / "one", "127.0.0.1")
     try:
         docker.run("login", "--username", LOGIN[0], "--password-stdin", made.name, stdin=LOGIN[1].encode())
