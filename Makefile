@@ -136,7 +136,7 @@ test-firewall: tree ## The firewall engine on real packet filters, in network na
 	@$(NEEDS) firewall
 	@echo "==> firewall"; $(PYTEST) $(or $(TESTS),tests/integration_firewall)
 
-test-nomad: tree ## The probe against a real Nomad server and clients (root)
+test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, registry and store (4 minutes, root)
 	@$(NEEDS) nomad programs
 	@$(SANDBOX) artifacts nomad-1.11.3 nomad-1.7.7 versitygw --build >/dev/null
 	@echo "==> nomad"; $(PYTEST) $(or $(TESTS),tests/integration_nomad)
@@ -145,11 +145,6 @@ test-store: tree $(AZURITE)/.ready ## Object stores, real ones on loopback, as t
 	@$(NEEDS) programs
 	@$(SANDBOX) artifacts versitygw minio --build >/dev/null
 	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js $(BIN)/python -m pytest -q -n 2 $(or $(STORES),tests/integration_store)
-
-.PHONY: test-nomad
-test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, registry and store (4 minutes, needs root and docker-registry)
-	@$(SANDBOX) artifacts nomad versitygw --build >/dev/null
-	@echo "==> nomad"; $(RUN) $(BIN)/python -m pytest -q $(or $(NOMAD),tests/integration_nomad)
 
 .PHONY: test-first-look
 test-first-look: tree ## plan and preflight with the example inventories, from the installed tarball, without sandbox and docker
