@@ -35,7 +35,7 @@ PARTS: dict[str, dict[str, str]] = {
         "firewalld": "firewalld",
         "dbus-daemon": "dbus",
     },
-    "nomad": {},
+    "nomad": {"docker-registry": "docker-registry"},
     "sandbox": {},
 }
 ROOT_ONLY = {"firewall": "makes network namespaces", "nomad": "starts Nomad clients"}
