@@ -126,25 +126,25 @@ $(AZURITE)/.ready:
 	  mkdir -p $(AZURITE) && npm install --silent --no-audit --no-fund --prefix $(AZURITE) azurite@3.35.0 && touch $@; \
 	else echo "==> npm is not there: what needs Azurite is skipped"; fi
 
-# Suites of make test-full that need no docker; each can be run by itself, and TESTS=... picks a file of it.
+# Suites of make test-full that need no docker; each can be run by itself, and MIRROR, FIREWALL, NOMAD or STORES picks a part.
 .PHONY: test-mirror test-firewall test-store test-nomad
 test-mirror: tree ## The mirror engine against real registries and a faulty network
 	@$(NEEDS) mirror
-	@echo "==> mirror"; $(PYTEST) $(or $(TESTS),tests/integration_mirror)
+	@echo "==> mirror"; $(PYTEST) $(or $(MIRROR),tests/integration_mirror)
 
 test-firewall: tree ## The firewall engine on real packet filters, in network namespaces (root)
 	@$(NEEDS) firewall
-	@echo "==> firewall"; $(PYTEST) $(or $(TESTS),tests/integration_firewall)
+	@echo "==> firewall"; $(PYTEST) $(or $(FIREWALL),tests/integration_firewall)
 
 test-nomad: tree ## The probe against a real Nomad, Docker, registry and store (4 minutes, root)
 	@$(NEEDS) nomad programs
-	@$(SANDBOX) artifacts nomad-1.11.3 nomad-1.7.7 versitygw --build >/dev/null
-	@echo "==> nomad"; $(PYTEST) $(or $(TESTS),tests/integration_nomad)
+	@$(SANDBOX) artifacts nomad versitygw --build >/dev/null
+	@echo "==> nomad"; $(PYTEST) $(or $(NOMAD),tests/integration_nomad)
 
 test-store: tree $(AZURITE)/.ready ## Object stores, real ones on loopback, as the role object_storage runs them
 	@$(NEEDS) programs
 	@$(SANDBOX) artifacts versitygw minio --build >/dev/null
-	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js $(BIN)/python -m pytest -q -n 2 $(or $(STORES),tests/integration_store)
+	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js $(BIN)/python -m pytest -q -rs -n 2 $(or $(STORES),tests/integration_store)
 
 .PHONY: test-first-look
 test-first-look: tree ## plan and preflight with the example inventories, from the installed tarball, without sandbox and docker

@@ -31,7 +31,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-mirror": "the mirror engine against real registries and a faulty network",
         "test-firewall": "the firewall engine on real nftables, iptables, ufw and firewalld, with packets",
         "test-store": "object stores of each kind, real ones on loopback",
-        "test-nomad": "the probe against a real Nomad server and clients",
+        "test-nomad": "the probe against a real Nomad, Docker, registry and store",
         "test-cut": "the sandbox: its hosts, and the cut",
     }
     scenarios = sorted(path.parent.name for path in (root / "molecule").glob("*/molecule.yml"))

@@ -68,6 +68,7 @@ class Host:
     def __init__(self, folder: Path, name: str, folders: Sequence[str] = ()) -> None:
         self.name = name
         self.children: list[subprocess.Popen[str]] = []
+        self.made: list[str] = []
         script = "mount --make-rprivate / && "
         for number, source in enumerate(("/var/lib", "/etc/onprem-circleci", "/etc/systemd/system", "/run", *folders)):
             copy = folder / f"{name}-{number}"
@@ -77,7 +78,10 @@ class Host:
                 shutil.copy2(source, copy)
             else:
                 copy.mkdir()
-            os.makedirs(source, exist_ok=True) if not os.path.exists(source) else None
+            if not os.path.exists(source):
+                # something to mount over; taken away again
+                os.makedirs(source)
+                self.made.append(source)
             script += f"mount --bind {copy} {source} && "
         script += "ip link set lo up && echo ready && exec sleep infinity"
         self.process = subprocess.Popen(
@@ -128,6 +132,8 @@ class Host:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+        for folder in self.made:
+            os.rmdir(folder)
 
 
 class Lab:
@@ -154,8 +160,8 @@ class Lab:
         return host
 
     def close(self) -> None:
-        """End everything."""
-        for host in self.hosts:
+        """End everything; the first host last, for it made what the others mount over."""
+        for host in reversed(self.hosts):
             host.close()
 
 

@@ -30,8 +30,8 @@ RULES: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-# Seconds; firewalld needs more than one for the change itself.
-SOON = {"nftables": 1, "iptables": 1, "ufw": 1, "firewalld": 5}
+# Seconds until a change is taken back. A look from outside must fit in, on a busy machine too; firewalld needs several for the change itself.
+SOON = {"nftables": 4, "iptables": 4, "ufw": 4, "firewalld": 20}
 
 
 class Fixed(Engine):
@@ -151,7 +151,7 @@ def test_a_lock_out_reverts_itself(host: Host, friend: Host, stranger: Host, bac
     outcome = engine.apply(shut, revert_after=SOON[backend])
     assert outcome.pending and host.system.exists(PENDING)
     assert friend.connect("10.77.0.1", 22) != "open"
-    assert wait(lambda: host.system.exists(REVERTED) and not host.system.exists(PENDING + ".taken"), 15)
+    assert wait(lambda: host.system.exists(REVERTED) and not host.system.exists(PENDING + ".taken"), 60)
     assert friend.connect("10.77.0.1", 22) == "open"
     assert friend.connect("10.77.0.1", 4647) == "open"
     assert stranger.connect("10.77.0.1", 4647) != "open"
@@ -167,8 +167,8 @@ def test_a_first_change_reverts_to_nothing(host: Host, stranger: Host, backend: 
     engine = Fixed(host.system, backend)
     engine.apply(parse_plan([{"id": "ssh", "ports": [22], "peers": ["10.77.0.77"]}], "guard"), revert_after=SOON[backend])
     assert stranger.connect("10.77.0.1", 22) == "timeout"
-    assert wait(lambda: host.system.exists(REVERTED), 15)
-    assert wait(lambda: stranger.connect("10.77.0.1", 22) == before)
+    assert wait(lambda: host.system.exists(REVERTED), 60)
+    assert wait(lambda: stranger.connect("10.77.0.1", 22) == before, 30)
     assert not engine.apply(None, check=True).changed
 
 

@@ -317,6 +317,8 @@ class _Loader:
         """Do it all."""
         total = sum(self.bundle.sizes[digest] for digest in self.users if self.bundle.has(digest))
         self.progress.begin("load", total, len(nodes))
+        # Taken before blobs of an earlier run are counted as arrived: that puts what waited for them, and twice would be once too often.
+        ready = [node for node in nodes if node.waits == 0 and not node.blocked]
         known: dict[str, list[str]] = {}
         for name, digest in sorted(self.journal.present):
             known.setdefault(digest, []).append(name)
@@ -334,9 +336,8 @@ class _Loader:
                         self._mount_later(name, digest, source)
             else:
                 self._upload_later(repositories[0], digest)
-        for node in nodes:
-            if node.waits == 0 and not node.blocked:
-                self._put_later(node)
+        for node in ready:
+            self._put_later(node)
         most = min(self.client.adaptive.ceiling, max(1, self.open_tasks))
         threads = [threading.Thread(target=self._lane, name=f"load-{number}", daemon=True) for number in range(most)]
         for thread in threads:
