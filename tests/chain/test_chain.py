@@ -177,6 +177,7 @@ def test_bad_input_is_one_clear_message_and_changes_nothing(chain: Chain, extra:
 @pytest.mark.parametrize("name", ["short", "damaged"])
 def test_a_bundle_that_is_not_whole_is_refused(chain: Chain, damaged_bundles: dict[str, str], name: str) -> None:
     result = chain.run("install", extra={**ANSWERS, "circleci_bundle_dir": damaged_bundles[name]}, name=f"bundle-{name}")
+    told["made"] |= set(result.changes())
     message = "\n".join(result.failures())
     assert result.code == 2
     assert "circleci_bundle_dir" in message and "bundle-" in message, message
@@ -187,6 +188,7 @@ def test_a_registry_without_room_says_so(chain: Chain) -> None:
     assert chain.on("registry", "sh", "-c", "mkdir -p /srv/small && mount -t tmpfs -o size=40m none /srv/small").returncode == 0
     try:
         result = chain.run("install", extra={**ANSWERS, "circleci_registry_storage_dir": "/srv/small"}, name="disk-full")
+        told["made"] |= set(result.changes())
         message = "\n".join(result.failures())
         assert result.code == 2
         assert "registry" in message and "/srv/small" in message and "free" in message, message
