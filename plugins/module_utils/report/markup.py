@@ -47,7 +47,8 @@ tbody td:nth-of-type(1){min-width:9rem}
 .whole{white-space:nowrap}
 ul.toc{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;padding:0;margin:1rem 0;list-style:none}
 ol.warnings{list-style:none;padding:0;margin:0}
-ol.warnings li{border:1px solid var(--line);border-left:.4rem solid var(--none);border-radius:.4rem;padding:.5rem .9rem;margin:.5rem 0;background:var(--card);overflow-wrap:anywhere}
+ol.warnings li{border:1px solid var(--line);border-left:.4rem solid var(--none);border-radius:.4rem;padding:.5rem .9rem;margin:.5rem 0;
+background:var(--card);overflow-wrap:anywhere}
 ol.warnings li.u1{border-left-color:var(--bad)}ol.warnings li.u2{border-left-color:var(--warn)}ol.warnings li.u3{border-left-color:var(--link)}
 details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}
 code{font-family:ui-monospace,"DejaVu Sans Mono",Menlo,monospace;font-size:.9em}
@@ -61,7 +62,8 @@ svg.map .e-ok{stroke:var(--ok)}svg.map .e-bad{stroke:var(--bad);stroke-dasharray
 svg.map .e-warn{stroke:var(--warn);stroke-dasharray:2 4}svg.map .e-none{stroke:var(--none);stroke-dasharray:1 5}
 svg.map .t-ok{fill:var(--ok);font-weight:600}svg.map .t-bad{fill:var(--bad);font-weight:600}svg.map .t-warn{fill:var(--warn);font-weight:600}
 svg.map .t-none{fill:var(--soft)}
-@media screen and (max-width:44rem){table,tbody,tr,tbody th,td{display:block;width:auto}thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+@media screen and (max-width:44rem){table,tbody,tr,tbody th,td{display:block;width:auto}
+thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem .2rem}
 th,td{border:0;padding:.15rem .6rem}td::before{content:attr(data-column) ": ";color:var(--soft)}td:empty{display:none}
 figure{overflow-x:auto}svg.map{min-width:52rem}}
