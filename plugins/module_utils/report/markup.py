@@ -69,7 +69,8 @@ th,td{border:0;padding:.15rem .6rem}td::before{content:attr(data-column) ": ";co
 figure{overflow-x:auto}svg.map{min-width:52rem}}
 footer{color:var(--soft);font-size:.9rem;margin:3rem auto 2rem}
 @media print{:root{--bg:#fff;--fg:#000;--card:#fff;--line:#999}body{font-size:10.5pt}nav.sites,.skip{display:none}
-.scroll{overflow:visible}h2{break-after:avoid}tr,li,figure{break-inside:avoid}details>*{display:block}details::details-content{content-visibility:visible;display:block}a{color:inherit;text-decoration:none}}
+.scroll{overflow:visible}h2{break-after:avoid}tr,li,figure{break-inside:avoid}
+details>*{display:block}details::details-content{content-visibility:visible;display:block}a{color:inherit;text-decoration:none}}
 @media (prefers-contrast:more){:root{--line:currentColor;--soft:var(--fg)}}
 """
 
