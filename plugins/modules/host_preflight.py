@@ -13,7 +13,7 @@ version_added: 0.1.0
 description:
   - Reads operating system, Python, memory, disk, cgroup version and clock of a host and compares them with what its purposes need.
   - It never fails because of what it finds, and a host that cannot be reached or has no usable Python is a finding as well.
-  - M(onprem.circleci_server.site_preflight) joins the findings of all hosts and fails once.
+    M(onprem.circleci_server.site_preflight) joins the findings of all hosts and fails once.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
 options:

@@ -47,8 +47,8 @@ tbody td:nth-of-type(1){min-width:9rem}
 .whole{white-space:nowrap}
 ul.toc{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;padding:0;margin:1rem 0;list-style:none}
 ol.warnings{list-style:none;padding:0;margin:0}
-ol.warnings li{border:1px solid var(--line);border-left:.4rem solid var(--none);border-radius:.4rem;padding:.5rem .9rem;
-margin:.5rem 0;background:var(--card);overflow-wrap:anywhere}
+ol.warnings li{border:1px solid var(--line);border-left:.4rem solid var(--none);border-radius:.4rem;padding:.5rem .9rem;margin:.5rem 0;
+background:var(--card);overflow-wrap:anywhere}
 ol.warnings li.u1{border-left-color:var(--bad)}ol.warnings li.u2{border-left-color:var(--warn)}ol.warnings li.u3{border-left-color:var(--link)}
 details{margin:.5rem 0}summary{cursor:pointer;font-weight:600}
 code{font-family:ui-monospace,"DejaVu Sans Mono",Menlo,monospace;font-size:.9em}
@@ -69,8 +69,8 @@ th,td{border:0;padding:.15rem .6rem}td::before{content:attr(data-column) ": ";co
 figure{overflow-x:auto}svg.map{min-width:52rem}}
 footer{color:var(--soft);font-size:.9rem;margin:3rem auto 2rem}
 @media print{:root{--bg:#fff;--fg:#000;--card:#fff;--line:#999}body{font-size:10.5pt}nav.sites,.skip{display:none}
-.scroll{overflow:visible}h2{break-after:avoid}tr,li,figure{break-inside:avoid}details>*{display:block}
-details::details-content{content-visibility:visible;display:block}a{color:inherit;text-decoration:none}}
+.scroll{overflow:visible}h2{break-after:avoid}tr,li,figure{break-inside:avoid}
+details>*{display:block}details::details-content{content-visibility:visible;display:block}a{color:inherit;text-decoration:none}}
 @media (prefers-contrast:more){:root{--line:currentColor;--soft:var(--fg)}}
 """
 
