@@ -59,3 +59,11 @@ def test_has_no_dependencies_and_includes_no_other_role(role: Path) -> None:
 def test_site_lends_exactly_the_defaults_of_the_arguments() -> None:
     arguments = load(ROOT / "arguments.yml")["arguments"]
     assert load(ROOT / "roles/site/defaults/main.yml") == {name: a["default"] for name, a in arguments.items() if "default" in a}
+
+
+def test_the_verb_bundle_hands_on_every_variable_that_it_reads() -> None:
+    arguments = load(ROOT / "arguments.yml")["arguments"]
+    text = (ROOT / "playbooks/bundle.yml").read_text(encoding="utf-8")
+    read = [name for name, argument in arguments.items() if "bundle" in argument["verbs"]]
+    # The platform is asked for by the gate only: what a bundle holds does not depend on it.
+    assert [name for name in read if name not in text and name != "circleci_platform"] == []

@@ -190,6 +190,13 @@ def test_waivers_take_only_what_may_be_waived() -> None:
     assert summary(result).startswith("2 problem(s)")
 
 
+def test_waivers_that_only_verify_reads_are_no_problem_here() -> None:
+    waivers = [{"name": "service_contexts-service", "reason": "not used"}, {"name": "port_lb-in-http", "reason": "https only"}]
+    assert apply_waivers([], waivers) == []
+    (refused,) = apply_waivers([], [{"name": "services", "reason": "a guess"}])
+    assert "service_<name>" in refused.expected and "cluster_size" in refused.expected
+
+
 def test_a_bundle_of_another_release_is_refused() -> None:
     finding = site.check_bundle_release("/srv/bundle", ["4.10.0"], "4.7.15")
     assert finding.level == "problem"
