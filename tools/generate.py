@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write what is derived from arguments.yml (play argument specs, defaults of role site, AWX surveys, the reference page) and from ownership.yml.
+"""Write what is derived from arguments.yml (play argument specs, defaults of role site, AWX surveys, the reference page), from ownership.yml,
+and from the options of the port model (a table in docs/how-to/firewall.md).
 
 ``tools/generate.py`` writes, ``tools/generate.py --check`` names the files that differ and ends with 1.
 """
@@ -8,6 +9,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import re
@@ -32,11 +34,15 @@ VERBS = {
 
 
 def _load_module(name: str) -> t.Any:
+    """A module below plugin_utils, or a package that imports nothing from outside itself."""
     path = ROOT / "plugins/plugin_utils" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.exists():
+        path = path.with_suffix("") / "__init__.py"
+    known = path.parent.name if path.name == "__init__.py" else path.stem
+    spec = importlib.util.spec_from_file_location(known, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[known] = module
     spec.loader.exec_module(module)
     return module
 
@@ -115,6 +121,27 @@ def reference(arguments: dict[str, t.Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def port_options(options: t.Any) -> str:
+    """The names of circleci_ports as a table."""
+    lines = ["| name | form | default | what it is |", "|---|---|---|---|"]
+    for field in dataclasses.fields(options):
+        kind = str(field.type)
+        form = "list of ports" if "int, ..." in kind else "list of networks" if "tuple" in kind else {"int": "port", "bool": "true or false"}[kind]
+        empty = field.default in ((), None)
+        default = "" if empty else "`" + json.dumps(field.default) + "`"
+        lines.append(f"| `{field.name}` | {form} | {default} | {field.metadata['text']} |")
+    return "\n".join(lines) + "\n"
+
+
+def between_markers(path: Path, name: str, table: str) -> str:
+    """The page with the text between its two markers replaced."""
+    begin, end = f"<!-- {name}: written by `make generate` -->\n", f"<!-- end of {name} -->\n"
+    head, _begin, rest = path.read_text(encoding="utf-8").partition(begin)
+    _old, _end, tail = rest.partition(end)
+    assert tail or rest.endswith(end), f"{path} lacks the markers of {name}"
+    return head + begin + table + end + tail
+
+
 def outputs() -> dict[Path, str]:
     """Every generated file with the text that it must have."""
     arguments = _load_module("arguments").load_arguments(ROOT)
@@ -125,6 +152,8 @@ def outputs() -> dict[Path, str]:
     files[ROOT / "docs/reference/arguments.md"] = reference(arguments)
     ownership = _load_module("site_plan/ownership")
     files[ROOT / "docs/reference/ownership.md"] = ownership.reference(ownership.load_ownership())
+    page = ROOT / "docs/how-to/firewall.md"
+    files[page] = between_markers(page, "names of circleci_ports", port_options(_load_module("port_model").Options))
     return files
 
 
