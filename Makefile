@@ -136,7 +136,7 @@ test-firewall: tree ## The firewall engine on real packet filters, in network na
 	@$(NEEDS) firewall
 	@echo "==> firewall"; $(PYTEST) $(or $(TESTS),tests/integration_firewall)
 
-test-nomad: tree ## The probe against a real Nomad server and clients (root)
+test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, registry and store (4 minutes, root)
 	@$(NEEDS) nomad programs
 	@$(SANDBOX) artifacts nomad-1.11.3 nomad-1.7.7 versitygw --build >/dev/null
 	@echo "==> nomad"; $(PYTEST) $(or $(TESTS),tests/integration_nomad)
