@@ -136,7 +136,7 @@ test-firewall: tree ## The firewall engine on real packet filters, in network na
 	@$(NEEDS) firewall
 	@echo "==> firewall"; $(PYTEST) $(or $(FIREWALL),tests/integration_firewall)
 
-test-nomad: tree ## The probe against a real Nomad, Docker, registry and store (4 minutes, root)
+test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, registry and store (4 minutes, root)
 	@$(NEEDS) nomad programs
 	@$(SANDBOX) artifacts nomad versitygw --build >/dev/null
 	@echo "==> nomad"; $(PYTEST) $(or $(NOMAD),tests/integration_nomad)
