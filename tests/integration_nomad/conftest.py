@@ -376,6 +376,14 @@ def tls_store(tmp_path_factory: pytest.TempPathFactory, bridge: str) -> Iterator
     yield from serve(tmp_path_factory.mktemp("tls-store"), bridge, tls=True)
 
 
+@pytest.fixture
+def versioned_store(tmp_path: Path, bridge: str) -> Iterator[Store]:
+    """A store whose bucket keeps versions."""
+    for made in serve(tmp_path, bridge, versions=True):
+        made.client.enable_versioning(BUCKET)
+        yield made
+
+
 def self_signed(folder: Path, host: str) -> tuple[Path, Path]:
     certificate, key = folder / "tls.crt", folder / "tls.key"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=for-tests", "-addext", f"subjectAltName=IP:{host}",
@@ -383,13 +391,15 @@ def self_signed(folder: Path, host: str) -> tuple[Path, Path]:
     return certificate, key
 
 
-def serve(folder: Path, host: str, *, tls: bool = False) -> Iterator[Store]:
+def serve(folder: Path, host: str, *, tls: bool = False, versions: bool = False) -> Iterator[Store]:
     (folder / "data").mkdir()
+    (folder / "versions").mkdir()
+    backend = ["posix", *(["--versioning-dir", str(folder / "versions")] if versions else []), str(folder / "data")]
     port, options, ca = free_port(), [], ""
     if tls:
         certificate, key = self_signed(folder, host)
         options, ca = ["--cert", str(certificate), "--key", str(key)], certificate.read_text()
-    argv = [str(program("versitygw", "1.8.0")), "--port", f"{host}:{port}", "--quiet", *options, "posix", str(folder / "data")]
+    argv = [str(program("versitygw", "1.8.0")), "--port", f"{host}:{port}", "--quiet", *options, *backend]
     process = Process(argv, folder / "log", ROOT_ACCESS_KEY=ACCESS, ROOT_SECRET_KEY=SECRET)
     made = Store(f"{'https' if tls else 'http'}://{host}:{port}", folder / "data", ca)
     try:

@@ -77,6 +77,15 @@ def test_a_store_with_the_certificate_of_the_site(cluster: Cluster, tls_store: S
     assert problem.startswith("nomad1: the certificate of the object store is not trusted there") and "circleci_ca_certificate" in problem
 
 
+def test_a_bucket_that_keeps_versions_keeps_none_of_the_probe(cluster: Cluster, versioned_store: Store) -> None:
+    client = versioned_store.client
+    client.put(BUCKET, "artifact-of-a-user", b"one")
+    client.put(BUCKET, "artifact-of-a-user", b"two")
+    assert probe(cluster, versioned_store, "nomad1").passed
+    versions = client.send("GET", f"/{BUCKET}", {"versions": ""}).body.decode()
+    assert "nomad-probe" not in versions and versions.count("<Key>artifact-of-a-user</Key>") == 2
+
+
 @pytest.mark.parametrize(
     ("endpoint", "found"),
     [

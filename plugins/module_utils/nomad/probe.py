@@ -125,6 +125,21 @@ class _Run:
     last: str = "Nomad has not looked at the job yet"
 
 
+@dataclass
+class _Batch:
+    """A job and the clients that it is for."""
+
+    job: str
+    evaluation: str
+    runs: list[_Run]
+    started: float
+    heard: float
+
+    @property
+    def open(self) -> list[_Run]:
+        return [run for run in self.runs if not run.settled]
+
+
 class InfrastructureProbe:
     """One run of the probe. *tell* gets the number of settled clients, of all clients, and what is waited for."""
 
@@ -147,6 +162,7 @@ class InfrastructureProbe:
         self._id = secrets.token_hex(4)
         self._jobs: list[str] = []
         self._keys: list[str] = []
+        self._versions = False
 
     def run(self, wanted: Sequence[Wanted]) -> Outcome:
         """Prove all wanted clients; without any, every client that Nomad has."""
@@ -159,8 +175,7 @@ class InfrastructureProbe:
                 )
                 return outcome
             found = self._find(wanted, outcome)
-            for start in range(0, len(found), self._settings.batch):
-                self._prove(found[start : start + self._settings.batch], start, len(found))
+            self._prove(found)
         except (NomadError, S3Error) as error:
             outcome.general.append(_sentence(str(error)))
         finally:
@@ -175,10 +190,27 @@ class InfrastructureProbe:
         for job in self._asked(lambda: self._nomad.jobs(PREFIX)):
             self._nomad.purge(job)
             removed.append(f"job {job}")
-        for entry in list(self._store.list(self._settings.bucket, FOLDER)) if self._store.bucket_exists(self._settings.bucket) else []:
-            self._store.delete(self._settings.bucket, entry.key)
+        if not self._store.bucket_exists(self._settings.bucket):
+            return removed
+        self._versions = self._keeps_versions()
+        for entry in list(self._store.list(self._settings.bucket, FOLDER)):
+            self._erase(entry.key)
             removed.append(f"object {entry.key}")
+        if self._versions:
+            self._store.delete_versions(self._settings.bucket, FOLDER)
         return removed
+
+    def _keeps_versions(self) -> bool:
+        try:
+            return self._store.versioning(self._settings.bucket)
+        except S3Error:
+            # Whoever may not ask may not delete versions either.
+            return False
+
+    def _erase(self, key: str) -> None:
+        self._store.delete(self._settings.bucket, key)
+        if self._versions:
+            self._store.delete_versions(self._settings.bucket, key)
 
     def _clean_up(self) -> list[str]:
         problems = []
@@ -191,7 +223,7 @@ class InfrastructureProbe:
         while self._keys:
             key = self._keys.pop()
             try:
-                self._store.delete(self._settings.bucket, key)
+                self._erase(key)
             except S3Error as error:
                 problems.append(f"object {key} could not be deleted ({error}): the next run of the probe does it.")
         return problems
@@ -235,15 +267,37 @@ class InfrastructureProbe:
 
     # --- jobs -----------------------------------------------------------------------------------------------------------
 
-    def _prove(self, batch: Sequence[tuple[ClientProof, Node]], before: int, total: int) -> None:
-        started = self._clock()
+    def _prove(self, clients: Sequence[tuple[ClientProof, Node]]) -> None:
+        """Keep a batch of clients at work until all are settled; one that hangs keeps its place and holds no other up."""
+        waiting = list(clients)
+        batches: list[_Batch] = []
+        while True:
+            at_work = sum(len(batch.open) for batch in batches)
+            room = self._settings.batch - at_work
+            if waiting and (room >= len(waiting) or room * 2 >= self._settings.batch):
+                batches.append(self._start(waiting[:room], len(clients) - len(waiting)))
+                waiting = waiting[room:]
+            for batch in list(batches):
+                self._look_at(batch)
+                if not batch.open:
+                    batches.remove(batch)
+                    self._purge(batch)
+            unsettled = [run for batch in batches for run in batch.open]
+            if not unsettled and not waiting:
+                return
+            if unsettled:
+                done = len(clients) - len(waiting) - len(unsettled)
+                self._tell(done, len(clients), f"{unsettled[0].proof.name}: {unsettled[0].last}")
+                self._sleep(self._settings.poll)
+
+    def _start(self, clients: Sequence[tuple[ClientProof, Node]], before: int) -> _Batch:
         seconds = int(self._settings.timeout)
         job = f"{PREFIX}{self._id}-{before}"
         runs = []
-        for number, (proof, node) in enumerate(batch):
-            key = f"{FOLDER}{self._id}/{before + number}-{re.sub('[^A-Za-z0-9.-]', '-', node.name)}"
+        for number, (proof, node) in enumerate(clients, before):
+            key = f"{FOLDER}{self._id}/{number}-{re.sub('[^A-Za-z0-9.-]', '-', node.name)}"
             url = self._store.presign("PUT", self._settings.bucket, key, seconds + 60)
-            runs.append(_Run(proof, Placement(f"client-{before + number}", node, secrets.token_hex(16), url), key))
+            runs.append(_Run(proof, Placement(f"client-{number}", node, secrets.token_hex(16), url), key))
         spec = probe_job(
             job,
             [run.placement for run in runs],
@@ -251,54 +305,43 @@ class InfrastructureProbe:
             ca=self._settings.ca if self._store.endpoint.startswith("https:") else "",
             seconds=min(120, seconds),
             driver=self._settings.driver,
-            network_mode=self._settings.network_mode,
         )
         # What is to be taken away is noted before it is made: a kill in between leaves nothing unnoticed.
         self._jobs.append(job)
         self._keys += [run.key for run in runs]
-        evaluation = self._asked(lambda: self._nomad.register(spec))
-        self._follow(job, evaluation, runs, started, before, total)
-        for run in runs:
-            if not run.settled:
-                run.proof.seconds = self._clock() - started
-                run.proof.problem = Diagnosis(
-                    f"not proved after {self._settings.timeout:.0f} seconds; last known: {run.last}",
-                    "Look at the client with `journalctl -u nomad`, or give circleci_verify_probe_timeout more seconds.",
-                )
-        self._purge(job, [run.key for run in runs])
+        started = self._clock()
+        return _Batch(job, self._asked(lambda: self._nomad.register(spec)), runs, started, started)
 
-    def _purge(self, job: str, keys: Iterable[str]) -> None:
-        """Before the next batch; what fails here is tried again at the end."""
+    def _purge(self, batch: _Batch) -> None:
+        """As soon as a batch is done; what fails here is tried again at the end."""
         try:
-            self._nomad.purge(job)
-            self._jobs.remove(job)
-            for key in keys:
-                self._store.delete(self._settings.bucket, key)
-                self._keys.remove(key)
+            self._nomad.purge(batch.job)
+            self._jobs.remove(batch.job)
+            for run in batch.runs:
+                self._erase(run.key)
+                self._keys.remove(run.key)
         except (NomadError, S3Error):
             return
 
-    def _follow(self, job: str, evaluation: str, runs: Sequence[_Run], started: float, before: int, total: int) -> None:
-        end = started + self._settings.timeout
-        heard = started
-        while True:
-            try:
-                newest = _newest(self._nomad.allocations(job))
-                refused = self._refused(job, evaluation, [run.placement.group for run in runs if run.placement.group not in newest])
-                heard = self._clock()
-            except NomadError as error:
-                if not error.passing or self._clock() - heard > self._settings.patience:
-                    raise
-                newest, refused = {}, {}
-            for run in runs:
-                if not run.settled:
-                    self._look(run, newest.get(run.placement.group), refused.get(run.placement.group), started)
-            open_runs = [run for run in runs if not run.settled]
-            done = before + len(runs) - len(open_runs)
-            if not open_runs or self._clock() >= end:
-                return
-            self._tell(done, total, f"{open_runs[0].proof.name}: {open_runs[0].last}")
-            self._sleep(self._settings.poll)
+    def _look_at(self, batch: _Batch) -> None:
+        try:
+            newest = _newest(self._nomad.allocations(batch.job))
+            refused = self._refused(batch.job, batch.evaluation, [run.placement.group for run in batch.open if run.placement.group not in newest])
+            batch.heard = self._clock()
+        except NomadError as error:
+            if not error.passing or self._clock() - batch.heard > self._settings.patience:
+                raise
+            return
+        for run in batch.open:
+            self._look(run, newest.get(run.placement.group), refused.get(run.placement.group), batch.started)
+        if self._clock() < batch.started + self._settings.timeout:
+            return
+        for run in batch.open:
+            late = Diagnosis(
+                f"not proved after {self._settings.timeout:.0f} seconds; last known: {run.last}",
+                "Look at the client with `journalctl -u nomad`, or give circleci_verify_probe_timeout more seconds.",
+            )
+            self._settle(run, batch.started, late)
 
     def _refused(self, job: str, evaluation: str, groups: Sequence[str]) -> dict[str, Mapping[str, Any]]:
         """Figures of the scheduler about groups that have no allocation."""

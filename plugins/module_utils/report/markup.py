@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 STYLE = """
@@ -94,7 +95,7 @@ def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]], e
     """A table out of ready HTML cells; the first cell of a row names it. C(titled): a heading above shows the caption already."""
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>'
-        + "".join(f'<td data-column="{esc(name)}">{cell}</td>' for name, cell in zip(columns[1:], row[1:]))
+        + "".join(f'<td data-column="{esc(name)}">{cell}</td>' for name, cell in zip_longest(columns[1:], row[1:], fillvalue=""))
         + "</tr>"
         for row in rows
     )

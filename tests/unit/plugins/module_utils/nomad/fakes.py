@@ -41,6 +41,8 @@ class FakeStore:
         self.missing_bucket = False
         self.down = ""
         self.undeletable = False
+        self.versioned: Optional[bool] = False
+        self.versions: list[str] = []
 
     def _up(self) -> None:
         if self.down:
@@ -76,7 +78,18 @@ class FakeStore:
         self._up()
         if self.undeletable:
             raise S3Error("the key pair lacks the right for that", 403)
-        self.objects.pop(key, None)
+        body = self.objects.pop(key, None)
+        if self.versioned and body is not None:
+            self.versions.append(key)
+
+    def versioning(self, bucket: str) -> bool:
+        if self.versioned is None:
+            raise S3Error("the key pair lacks the right for that", 403)
+        return self.versioned
+
+    def delete_versions(self, bucket: str, prefix: str) -> None:
+        assert prefix.startswith("onprem-circleci/"), "versions of users' objects are not ours to delete"
+        self.versions = [key for key in self.versions if not key.startswith(prefix)]
 
 
 def task(*events: tuple[str, str], exit_code: Optional[int] = None, state: str = "dead") -> dict[str, Any]:

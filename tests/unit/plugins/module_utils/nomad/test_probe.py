@@ -325,6 +325,31 @@ def test_clients_are_proved_in_batches_and_share_sentences() -> None:
     assert lab.store.objects == {}
 
 
+def test_a_client_that_hangs_holds_no_other_up() -> None:
+    lab = Lab(*(node(f"n{number:02}") for number in range(30)))
+    lab.nomad.ends["n03"] = well(after=9999)
+    outcome = lab.run(batch=10, timeout=600)
+    assert [client.name for client in outcome.clients if not client.passed] == ["n03"]
+    assert max(client.seconds for client in outcome.clients if client.passed) < 10
+    assert [len(job["TaskGroups"]) for job in lab.nomad.history] == [10, 9, 9, 2]
+    assert max(lab.nomad.registered.values()) < 1020, "the others did not wait for the one that hangs"
+    assert 1600 <= lab.clock.now < 1610
+
+
+def test_one_client_at_a_time() -> None:
+    lab = Lab(node("a"), node("b"))
+    assert lab.run(batch=1).passed and [len(job["TaskGroups"]) for job in lab.nomad.history] == [1, 1]
+
+
+@pytest.mark.parametrize("versioned", [True, False, None])
+def test_versions_of_the_artifact_do_not_stay(versioned: bool | None) -> None:
+    lab = Lab(node("nomad1"))
+    lab.store.versioned = versioned
+    lab.store.objects[f"{FOLDER}dead/0-nomad1"] = b"x"
+    assert lab.run("nomad1").passed
+    assert lab.store.objects == {} and lab.store.versions == []
+
+
 def test_clients_of_several_pools_and_data_centres_get_the_job() -> None:
     lab = Lab({**node("a"), "Datacenter": "dc1"}, {**node("b"), "Datacenter": "dc2", "NodePool": "gpu"})
     assert lab.run().passed
