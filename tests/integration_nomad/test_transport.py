@@ -93,10 +93,10 @@ def test_a_client_certificate_opens_the_api(secured: Secured, tmp_path: Path, mo
 
 
 def test_without_it_the_api_stays_closed(secured: Secured) -> None:
-    with pytest.raises(NomadError, match="cannot be reached .* client certificate of its authority"):
+    with pytest.raises(NomadError, match=r"cannot be reached .* client certificate of its authority"):
         AddressTransport(secured.address, secured.ca).request("GET", "nodes")
 
 
 def test_an_authority_that_is_not_given(secured: Secured) -> None:
-    with pytest.raises(NomadError, match="has a certificate that is not trusted here .* give the PEM of its authority"):
+    with pytest.raises(NomadError, match=r"has a certificate that is not trusted here .* give the PEM of its authority"):
         AddressTransport(secured.address, "", secured.certificate, secured.key).request("GET", "nodes")
