@@ -141,14 +141,11 @@ def _total(section: _Section, plan: Mapping[str, Any]) -> str:
 
 def _reboots(hosts: Sequence[Mapping[str, Any]]) -> str:
     """Who is restarted for certain, by name while they are few, and how many perhaps."""
-    found: dict[str, list[str]] = {}
-    for host in hosts:
-        if host.get("reboot"):
-            found.setdefault("" if host["reboot"] is True else str(host["reboot"]), []).append(str(host.get("name")))
-    parts = []
-    for when, names in found.items():
-        count = f"{len(names)} host{'s' if len(names) > 1 else ''}"
-        parts.append(f"{count}, each only {when}" if when else ", ".join(names) if len(names) <= 2 else count)
+    sure = [str(host.get("name")) for host in hosts if host.get("reboot") is True]
+    perhaps = sum(bool(host.get("reboot")) for host in hosts) - len(sure)
+    parts = [", ".join(sure) if len(sure) <= 2 else f"{len(sure)} hosts"] if sure else []
+    if perhaps:
+        parts.append(f"up to {perhaps} host{'s' if perhaps > 1 else ''}")
     return "; ".join(parts)
 
 

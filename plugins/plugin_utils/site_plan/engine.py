@@ -575,7 +575,7 @@ def _of_vendor(request: Request, catalog: Catalog) -> Iterable[Finding]:
             verdict.source, "Use another cluster.",
         )  # fmt: skip
     for fact in (*platform.blockers, *platform.warnings):
-        yield Finding("platform", WARNING, f"circleci_platform {platform.id}", fact.value, "known before the site is built", fact.source)
+        yield Finding("platform", WARNING, f"circleci_platform {platform.id}", fact.value, "to be known before the site is built", fact.source)
     kind = str(request.store.get("kind") or "")
     endpoint = str(request.store.get("endpoint") or "")
     own_certificate = bool(request.hosts("circleci_object_storage")) and endpoint.startswith("https:")
