@@ -181,5 +181,14 @@ test-molecule: check-machine build ## One scenario of Molecule on the sandbox: m
 test-full: ## The long suites, or a share of them: make test-full SHARD=1/3, or ONLY="test-mirror molecule/default"
 	@$(PYTHON) tools/full.py $(if $(SHARD),--shard $(SHARD)) $(if $(ONLY),--only $(ONLY))
 
+# First of all, so that nobody waits for minutes to be told that Go is missing or that the machine does not fit.
+.PHONY: needs-test helm
+needs-test:
+	@$(NEEDS) sandbox toolchain units programs
+
+# Tests of the stand-in chart are skipped without it.
+helm: needs-test toolchain
+	@$(SANDBOX) artifacts helm --build >/dev/null
+
 # What lands is decided by these, cheapest first. What is left out is in test-full.
-test: test-fast test-first-look test-store test-sandbox ## Everything that .ci/run runs
+test: helm test-fast test-first-look test-store test-sandbox ## Everything that .ci/run runs
