@@ -12,7 +12,11 @@ from typing import Any, Optional
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.kube import KubeError
 from ansible_collections.onprem.circleci_server.plugins.module_utils.nomad.client import NomadClient
-from ansible_collections.onprem.circleci_server.plugins.module_utils.nomad.transport import AddressTransport, ClusterTransport, NomadError
+from ansible_collections.onprem.circleci_server.plugins.module_utils.nomad.transport import (
+    AddressTransport,
+    ClusterTransport,
+    NomadError,
+)
 
 
 class Api:
