@@ -125,7 +125,7 @@ def test_an_address_is_asked_directly(address: str) -> None:
         ({"address": "https://nomad.example.com", "ca": "nonsense"}, "no PEM that fits together"),
     ],
 )
-def test_bad_addresses_and_certificates(options: dict[str, str], sentence: str) -> None:
+def test_bad_addresses_and_certificates(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(NomadError) as caught:
         AddressTransport(**options)
     assert sentence in str(caught.value) and not caught.value.passing
