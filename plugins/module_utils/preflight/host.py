@@ -58,9 +58,11 @@ def check_host(
 ) -> list[Finding]:
     """Check the host called *name* for its *purposes* (inventory groups without ``circleci_``).
 
-    *needs* may hold ``memory_bytes``, ``disk`` (folder -> free bytes) and ``clock_seconds``.
+    *needs* may hold ``memory_bytes``, ``disk`` (folder -> free bytes) and ``clock_seconds``. Without *controller_time* nothing is said of the clock.
     """
-    findings = [_check_system(name, root), _check_python(name), _check_clock(name, controller_time, time.time() if now is None else now, needs)]
+    findings = [_check_system(name, root), _check_python(name)]
+    if controller_time:
+        findings.append(_check_clock(name, controller_time, time.time() if now is None else now, needs))
     memory = int(needs.get("memory_bytes", 0))
     if memory:
         found = _memory_bytes(root)
@@ -125,7 +127,7 @@ def _check_python(name: str) -> Finding:
 
 def _check_clock(name: str, controller_time: float, now: float, needs: Mapping[str, Any]) -> Finding:
     allowed = float(needs.get("clock_seconds", 300))
-    skew = abs(now - controller_time) if controller_time else 0.0
+    skew = abs(now - controller_time)
     good = skew <= allowed
     return Finding(
         "clock",
