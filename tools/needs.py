@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sandbox import machine
-from sandbox.common import SandboxError
+from sandbox.common import SandboxError, cache_dir
 
 SIGNING = {"ssh-keygen": "openssh-client", "gpg": "gpg", "gpg-agent": "gpg-agent"}
 # Part -> program -> Debian packages.
@@ -44,6 +44,9 @@ ROOT_ONLY = {"firewall": "makes network namespaces", "nomad": "starts Nomad clie
 def missing(parts: list[str]) -> dict[str, str]:
     """Programs that are not there, with the packages that bring them."""
     found = {tool: packages for part in parts for tool, packages in PARTS[part].items() if shutil.which(tool) is None}
+    # with a filled cache the sandbox starts without it
+    if "sandbox" in parts and not (cache_dir() / "artifacts").is_dir() and shutil.which("go") is None:
+        found["go"] = ""
     # Debian has it apart from Python itself
     if "toolchain" in parts and importlib.util.find_spec("ensurepip") is None:
         found[f"{Path(sys.executable).name} -m venv"] = "python3-venv"

@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,15 @@ def test_go_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert capsys.readouterr().err == (
         "`go` is not installed: install Go 1.24 or later (https://go.dev/doc/install) and put it on PATH. Then run the same command again\n"
     )
+
+
+def test_sandbox_wants_go_while_its_programs_are_not_built(installed: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "check", lambda: None)
+    monkeypatch.setenv("ONPREM_CIRCLECI_CACHE", str(tmp_path))
+    assert needs.main(["sandbox"]) == 0
+    (tmp_path / "artifacts").mkdir()
+    assert needs.main(["sandbox"]) == 0
+    assert installed == [{"go": ""}, {}]
 
 
 @pytest.mark.parametrize("part", ["firewall", "nomad"])
