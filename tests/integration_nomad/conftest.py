@@ -86,17 +86,16 @@ def bridge() -> Iterator[str]:
     """The address of this machine on a network that containers of the tests are in. Nothing is routed from there."""
     if os.geteuid() != 0:
         pytest.skip("Nomad clients and networks need root")
-    held = Path("/run/lock/onprem-circleci-probe").open("w")
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        pytest.exit(f"another run of these tests has the network {BRIDGE} of this machine; wait until it has ended", returncode=1)
-    subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True, check=False)
-    for command in (["link", "add", "name", BRIDGE, "type", "bridge"], ["address", "add", f"{HOST}/24", "dev", BRIDGE], ["link", "set", BRIDGE, "up"]):
-        subprocess.run(["ip", *command], check=True)
-    yield HOST
-    subprocess.run(["ip", "link", "delete", BRIDGE], check=False)
-    held.close()
+    with Path("/run/lock/onprem-circleci-probe").open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pytest.exit(f"another run of these tests has the network {BRIDGE} of this machine; wait until it has ended", returncode=1)
+        subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True, check=False)
+        for command in (["link", "add", "name", BRIDGE, "type", "bridge"], ["address", "add", f"{HOST}/24", "dev", BRIDGE], ["link", "set", BRIDGE, "up"]):
+            subprocess.run(["ip", *command], check=True)
+        yield HOST
+        subprocess.run(["ip", "link", "delete", BRIDGE], check=False)
 
 
 @dataclass
