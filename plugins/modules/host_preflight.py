@@ -32,8 +32,8 @@ options:
       - C(memory_bytes), C(disk) as a mapping of folder to free bytes, C(clock_seconds) as the allowed difference.
     type: dict
     default: {}
-  control_host_time:
-    description: Time of the control host in seconds since the epoch; V(0) skips the comparison of clocks.
+  controller_time:
+    description: Time of the controller in seconds since the epoch; V(0) skips the comparison of clocks.
     type: float
     default: 0
 attributes:
@@ -73,7 +73,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "purposes": {"type": "list", "elements": "str", "default": []},
             "needs": {"type": "dict", "default": {}},
-            "control_host_time": {"type": "float", "default": 0},
+            "controller_time": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -82,7 +82,7 @@ def main() -> None:
         options["name"],
         options["purposes"],
         needs=options["needs"],
-        controller_time=options["control_host_time"],
+        controller_time=options["controller_time"],
     )
     module.exit_json(changed=False, findings=[finding.as_dict() for finding in findings])
 

@@ -133,7 +133,7 @@ def _check_clock(name: str, controller_time: float, now: float, needs: Mapping[s
         "clock",
         OK if good else PROBLEM,
         name,
-        f"{skew:.0f} s apart from the control host",
+        f"{skew:.0f} s apart from the controller",
         f"{allowed:.0f} s or less (S3 signatures and TLS fail beyond 15 minutes)",
         "onprem.circleci_server",
         "" if good else "Set the clock, for instance with chrony and a time server of the site.",

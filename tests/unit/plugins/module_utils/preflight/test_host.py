@@ -38,7 +38,7 @@ def test_unknown_system_little_memory_and_full_disk_come_together(tmp_path: Path
 
 def test_clock_apart(tmp_path: Path) -> None:
     findings = check_host("h", (), needs={"clock_seconds": 60}, controller_time=1000.0, root=make_root(tmp_path), now=2200.0)
-    assert [finding.found for finding in findings if finding.check == "clock"] == ["1200 s apart from the control host"]
+    assert [finding.found for finding in findings if finding.check == "clock"] == ["1200 s apart from the controller"]
 
 
 def test_clock_that_was_not_compared_is_not_called_good(tmp_path: Path) -> None:
