@@ -8,7 +8,11 @@ from typing import Any, Optional
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.onprem.circleci_server.plugins.filter.health import probe_image, service_wants, site_connections
+from ansible_collections.onprem.circleci_server.plugins.filter.health import (
+    probe_image,
+    service_wants,
+    site_connections,
+)
 from ansible_collections.onprem.circleci_server.plugins.module_utils.health import (
     VerdictError,
     assess,
