@@ -85,7 +85,7 @@ def survey(verb: str, summary: str, arguments: dict[str, t.Any]) -> str:
             continue
         question = {
             "question_name": argument.name,
-            "question_description": argument.description,
+            "question_description": argument.plain_description,
             "required": True,
             "type": "password" if argument.secret else "multiplechoice" if argument.choices else kinds.get(argument.type, "text"),
             "variable": argument.name,

@@ -7,7 +7,12 @@ import datetime
 from typing import Any, Optional
 
 import pytest
-from ansible_collections.onprem.circleci_server.plugins.filter.health import service_wants, site_connections
+from ansible.errors import AnsibleFilterError
+from ansible_collections.onprem.circleci_server.plugins.filter.health import (
+    probe_image,
+    service_wants,
+    site_connections,
+)
 from ansible_collections.onprem.circleci_server.plugins.module_utils.health import (
     VerdictError,
     assess,
@@ -97,6 +102,15 @@ def test_every_service_of_the_catalog_is_judged() -> None:
     one = next(item for item in wants if item["name"] == "api-service")
     stopped = look(one, deployments=[deployment("api-service", 0, 0)])["services"][0]
     assert stopped["state"] == "down" and "UI" in stopped["impact"]
+
+
+def test_the_image_of_the_probe_is_the_given_one_or_that_of_the_catalog() -> None:
+    assert probe_image("4.10.0") == "cimg/base:2025.05-20.04" and probe_image("4.2.7") == "cimg/base:2021.02-20.04"
+    assert probe_image("4.10.0", "tools/probe:1") == "tools/probe:1"
+    with pytest.raises(AnsibleFilterError, match=r"circleci_probe_image: is empty, and the catalog names no cimg/base for release 4\.0\.6"):
+        probe_image("4.0.6")
+    with pytest.raises(AnsibleFilterError, match=r"4\.99\.0"):
+        probe_image("4.99.0")
 
 
 def test_versions() -> None:
