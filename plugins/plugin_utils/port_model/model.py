@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, Union
+from typing import Any, Union
 
 from .facts import DERIVED, INVENTORY_KINDS, LINK_LOCAL, OPTION_KINDS, VIRTUAL_HOSTS, PortFact
 from .inventory import SiteHost, SiteInventory
@@ -55,64 +55,68 @@ class PortModelError(Exception):
         self.problems = tuple(problems)
 
 
-T = TypeVar("T")
-
-
-def _option(default: T, text: str) -> T:
-    """A field of Options; the text becomes its line in docs/how-to/firewall.md."""
-    chosen: T = field(default=default, metadata={"text": text})
-    return chosen
+def _told(text: str) -> dict[str, str]:
+    """Metadata of a field of Options; the text becomes its line in docs/how-to/firewall.md."""
+    return {"text": text}
 
 
 @dataclass(frozen=True)
 class Options:
     """What the inventory does not say. Lists hold addresses or networks in CIDR form."""
 
-    users: tuple[str, ...] = _option(("0.0.0.0/0", "::/0"), "Where browsers and people who rerun jobs with SSH come from. The default is anywhere.")
-    administrators: tuple[str, ...] = _option(
-        (), "Where those come from who log in to the hosts, beside the control host. Without it SSH of the control host is left as it is."
+    users: tuple[str, ...] = field(
+        default=("0.0.0.0/0", "::/0"),
+        metadata=_told("Where browsers and people who rerun jobs with SSH come from. The default is anywhere."),
     )
-    kubernetes: tuple[str, ...] = _option(
-        (), "Networks of nodes and of pods that leave the cluster under their own addresses, where `circleci_cluster_nodes` does not say it."
+    administrators: tuple[str, ...] = field(
+        default=(),
+        metadata=_told("Where those come from who log in to the hosts, beside the control host. Without it SSH of the control host is left as it is."),
     )
-    load_balancer: tuple[str, ...] = _option((), "Addresses of `circleci-proxy`. Taken from `circleci_load_balancer_address`.")
-    load_balancer_transparent: bool = _option(
-        True, "Packets meet the nodes on the ports of the Service (MetalLB, ServiceLB). Say false where a load balancer goes to node ports."
+    kubernetes: tuple[str, ...] = field(
+        default=(),
+        metadata=_told("Networks of nodes and of pods that leave the cluster under their own addresses, where `circleci_cluster_nodes` does not say it."),
     )
-    load_balancer_listens: tuple[int, ...] | None = _option(
-        None, "Ports that the live Service lists. Only for 3000 and 8585, which the vendor prints on though nothing listens there any more."
+    load_balancer: tuple[str, ...] = field(default=(), metadata=_told("Addresses of `circleci-proxy`. Taken from `circleci_load_balancer_address`."))
+    load_balancer_transparent: bool = field(
+        default=True,
+        metadata=_told("Packets meet the nodes on the ports of the Service (MetalLB, ServiceLB). Say false where a load balancer goes to node ports."),
     )
-    registry: tuple[str, ...] = _option((), "Addresses of a registry that someone else runs.")
-    registry_port: int = _option(443, "Port of the registry. Taken from `circleci_registry_host`.")
-    object_storage: tuple[str, ...] = _option((), "Addresses of an object store that someone else runs.")
-    object_storage_port: int = _option(443, "Port of the object store. Taken from `circleci_object_storage_endpoint`.")
-    vcs: tuple[str, ...] = _option((), "Addresses of GitHub Enterprise: webhooks come from there, checkouts go there.")
-    dns: tuple[str, ...] = _option((), "DNS servers of the site. Jobs may ask them even where `blocked_networks` holds their addresses.")
-    http_proxy: tuple[str, ...] = _option((), "Addresses of an outbound HTTP proxy.")
-    http_proxy_port: int = _option(3128, "Port of the HTTP proxy.")
-    mail_server: tuple[str, ...] = _option((), "Addresses of the mail server.")
-    smtp_port: int = _option(25, "Port of the mail server.")
-    vm: tuple[str, ...] = _option((), "Networks of virtual machines that run jobs (EKS and GKE only).")
-    internet: tuple[str, ...] = _option((), "Where hosts may go when `air_gap` is false.")
-    vendor_downloads: tuple[str, ...] = _option((), "Addresses of the vendor's download hosts. No rule of a cut-off site uses it.")
-    cloud_network: tuple[str, ...] = _option((), "Network of the cloud that the vendor's Terraform modules open Nomad's ports to.")
-    blocked_networks: tuple[str, ...] = _option((), "Networks that containers of jobs must not reach.")
-    external_postgres: tuple[str, ...] = _option((), "Addresses of a PostgreSQL outside the cluster.")
-    external_mongodb: tuple[str, ...] = _option((), "Addresses of a MongoDB outside the cluster.")
-    external_rabbitmq: tuple[str, ...] = _option((), "Addresses of a RabbitMQ outside the cluster.")
-    external_vault: tuple[str, ...] = _option((), "Addresses of a Vault outside the cluster.")
-    kubernetes_api_port: int = _option(6443, "Port of the Kubernetes API.")
-    ssh_port: int = _option(22, "Port of SSH on the hosts.")
-    air_gap: bool = _option(True, "The site has no way out.")
-    podman: bool = _option(False, "Nomad clients run jobs with Podman instead of Docker.")
-    vm_service: bool = _option(False, "The VM service of releases before 4.3 is in use.")
-    machine_executor: bool = _option(False, "Jobs run in virtual machines (EKS and GKE only).")
-    presigned_urls: bool = _option(True, "Browsers fetch artifacts straight from the object store.")
-    runner_ssh_rerun: bool = _option(False, "Runners let users rerun a job with SSH.")
-    container_runner_ssh_rerun: bool = _option(False, "The container runner lets users rerun a job with SSH.")
-    block_metadata: bool = _option(True, "Containers of jobs must not reach 169.254.0.0/16, where clouds answer with credentials.")
-    node_firewall: bool = _option(
-        False, "Set rules on Kubernetes nodes too. By default they are only listed: a default drop there breaks the cluster's network."
+    load_balancer_listens: tuple[int, ...] | None = field(
+        default=None,
+        metadata=_told("Ports that the live Service lists. Only for 3000 and 8585, which the vendor prints on though nothing listens there any more."),
+    )
+    registry: tuple[str, ...] = field(default=(), metadata=_told("Addresses of a registry that someone else runs."))
+    registry_port: int = field(default=443, metadata=_told("Port of the registry. Taken from `circleci_registry_host`."))
+    object_storage: tuple[str, ...] = field(default=(), metadata=_told("Addresses of an object store that someone else runs."))
+    object_storage_port: int = field(default=443, metadata=_told("Port of the object store. Taken from `circleci_object_storage_endpoint`."))
+    vcs: tuple[str, ...] = field(default=(), metadata=_told("Addresses of GitHub Enterprise: webhooks come from there, checkouts go there."))
+    dns: tuple[str, ...] = field(default=(), metadata=_told("DNS servers of the site. Jobs may ask them even where `blocked_networks` holds their addresses."))
+    http_proxy: tuple[str, ...] = field(default=(), metadata=_told("Addresses of an outbound HTTP proxy."))
+    http_proxy_port: int = field(default=3128, metadata=_told("Port of the HTTP proxy."))
+    mail_server: tuple[str, ...] = field(default=(), metadata=_told("Addresses of the mail server."))
+    smtp_port: int = field(default=25, metadata=_told("Port of the mail server."))
+    vm: tuple[str, ...] = field(default=(), metadata=_told("Networks of virtual machines that run jobs (EKS and GKE only)."))
+    internet: tuple[str, ...] = field(default=(), metadata=_told("Where hosts may go when `air_gap` is false."))
+    vendor_downloads: tuple[str, ...] = field(default=(), metadata=_told("Addresses of the vendor's download hosts. No rule of a cut-off site uses it."))
+    cloud_network: tuple[str, ...] = field(default=(), metadata=_told("Network of the cloud that the vendor's Terraform modules open Nomad's ports to."))
+    blocked_networks: tuple[str, ...] = field(default=(), metadata=_told("Networks that containers of jobs must not reach."))
+    external_postgres: tuple[str, ...] = field(default=(), metadata=_told("Addresses of a PostgreSQL outside the cluster."))
+    external_mongodb: tuple[str, ...] = field(default=(), metadata=_told("Addresses of a MongoDB outside the cluster."))
+    external_rabbitmq: tuple[str, ...] = field(default=(), metadata=_told("Addresses of a RabbitMQ outside the cluster."))
+    external_vault: tuple[str, ...] = field(default=(), metadata=_told("Addresses of a Vault outside the cluster."))
+    kubernetes_api_port: int = field(default=6443, metadata=_told("Port of the Kubernetes API."))
+    ssh_port: int = field(default=22, metadata=_told("Port of SSH on the hosts."))
+    air_gap: bool = field(default=True, metadata=_told("The site has no way out."))
+    podman: bool = field(default=False, metadata=_told("Nomad clients run jobs with Podman instead of Docker."))
+    vm_service: bool = field(default=False, metadata=_told("The VM service of releases before 4.3 is in use."))
+    machine_executor: bool = field(default=False, metadata=_told("Jobs run in virtual machines (EKS and GKE only)."))
+    presigned_urls: bool = field(default=True, metadata=_told("Browsers fetch artifacts straight from the object store."))
+    runner_ssh_rerun: bool = field(default=False, metadata=_told("Runners let users rerun a job with SSH."))
+    container_runner_ssh_rerun: bool = field(default=False, metadata=_told("The container runner lets users rerun a job with SSH."))
+    block_metadata: bool = field(default=True, metadata=_told("Containers of jobs must not reach 169.254.0.0/16, where clouds answer with credentials."))
+    node_firewall: bool = field(
+        default=False,
+        metadata=_told("Set rules on Kubernetes nodes too. By default they are only listed: a default drop there breaks the cluster's network."),
     )
 
 
