@@ -48,6 +48,12 @@ def test_options_are_described_and_carry_the_name_of_the_role(role: Path) -> Non
             assert option.get("no_log"), f"{name} looks like a secret and lacks no_log"
 
 
+@pytest.mark.parametrize("role", [role for role in ROLES if role.name != "site"], ids=[name for name in NAMES if name != "site"])
+def test_every_entry_point_has_tasks(role: Path) -> None:
+    entries = load(role / "meta/argument_specs.yml")["argument_specs"]
+    assert [entry for entry in entries if not (role / f"tasks/{entry}.yml").is_file()] == []
+
+
 @pytest.mark.parametrize("role", ROLES, ids=NAMES)
 def test_has_no_dependencies_and_includes_no_other_role(role: Path) -> None:
     assert not (load(role / "meta/main.yml") or {}).get("dependencies")

@@ -1,3 +1,4 @@
+{{- /* SPDX-License-Identifier: GPL-3.0-or-later */ -}}
 {{/* MongoDB and RabbitMQ: (list ctx options). */}}
 {{- define "standin.store" -}}
 {{- $ctx := index . 0 -}}{{- $o := index . 1 -}}
