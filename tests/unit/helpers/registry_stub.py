@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import threading
@@ -30,6 +31,7 @@ class Stub:
         self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.blobs: dict[tuple[str, str], bytes] = {}
         self.uploads: dict[str, bytes] = {}
+        self.numbers = itertools.count(1)
         self.files: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.requests: list[str] = []
         self.host = ""
@@ -135,7 +137,8 @@ def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
                 if (source, mount) in stub.blobs:
                     stub.blobs[repository, mount] = stub.blobs[source, mount]
                     return self.answer(201, Docker_Content_Digest=mount)
-                number = str(len(stub.uploads) + 1)
+                # never one that another upload still has
+                number = str(next(stub.numbers))
                 stub.uploads[number] = b""
                 return self.answer(202, Location=place + number)
             if session not in stub.uploads:
