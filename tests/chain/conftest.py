@@ -29,8 +29,8 @@ class Chain:
 
     logs: Path
 
-    def sandbox(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "sandbox", *arguments], cwd=ROOT, check=False, capture_output=True, text=True)
+    def sandbox(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "sandbox", *arguments], cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
 
     def run(self, verb: str, *, extra: Mapping[str, Any] | None = None, arguments: Sequence[str] = (), name: str = "", kill_at: str = "") -> verbs.Result:
         return verbs.run(verb, extra=extra, arguments=arguments, log=self.logs / f"{name or verb}.log", kill_at=kill_at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sandbox import verbs
+from sandbox import cli, verbs
 
 from .conftest import Chain
 
@@ -69,12 +70,11 @@ def test_site_is_cut_off(chain: Chain) -> None:
 
 
 def test_a_second_run_of_the_sandbox_refuses_politely(chain: Chain) -> None:
-    from sandbox.common import cache_dir, lock
-
-    with lock(cache_dir() / "locks" / "sandbox.lock", "the chain", wait=False):
-        refused = chain.sandbox("down")
+    with cli.held("the chain"):
+        stranger = {name: value for name, value in os.environ.items() if name != cli.HELD}
+        refused = chain.sandbox("down", environment=stranger)
     assert refused.returncode == 1
-    assert "the chain" in refused.stderr and "Traceback" not in refused.stderr
+    assert "the sandbox is in use" in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_plan_needs_only_the_inventory_and_changes_nothing(chain: Chain) -> None:
