@@ -56,6 +56,12 @@ def planned(chain: Chain) -> dict[str, Any]:
     return dict(json.loads(verbs.read("bastion", f"{STATE}/plan/change-request.json")))
 
 
+def said(result: verbs.Result) -> str:
+    """Messages of failed tasks, and the problems in the table that preflight shows above its own."""
+    rows = [row for _host, told_by in result.results("site_preflight") for row in told_by["findings"] if row["level"] == "problem"]
+    return "\n".join([*result.failures(), *(f"{row['subject']}: found {row['found']}; expected {row['expected']}. {row['remedy']}" for row in rows)])
+
+
 # --- before the first change ------------------------------------------------------------------------------------------
 
 
@@ -167,7 +173,7 @@ printf X | dd of=/srv/damaged/$part bs=1 seek=$((size / 2)) conv=notrunc status=
 def test_bad_input_is_one_clear_message_and_changes_nothing(chain: Chain, extra: dict[str, Any], expected: list[str], request: pytest.FixtureRequest) -> None:
     before = fingerprint(chain)
     result = chain.run("install", extra={**ANSWERS, **extra}, name=f"bad-{request.node.callspec.id}")
-    message = "\n".join(result.failures())
+    message = said(result)
     assert result.code == 2
     assert [word for word in expected if word not in message] == [], message
     assert len(result.failures()) == 1, result.failures()
@@ -178,7 +184,7 @@ def test_bad_input_is_one_clear_message_and_changes_nothing(chain: Chain, extra:
 def test_a_bundle_that_is_not_whole_is_refused(chain: Chain, damaged_bundles: dict[str, str], name: str) -> None:
     result = chain.run("install", extra={**ANSWERS, "circleci_bundle_dir": damaged_bundles[name]}, name=f"bundle-{name}")
     told["made"] |= set(result.changes())
-    message = "\n".join(result.failures())
+    message = said(result)
     assert result.code == 2
     assert "circleci_bundle_dir" in message and "bundle-" in message, message
     assert "Traceback" not in message
@@ -189,7 +195,7 @@ def test_a_registry_without_room_says_so(chain: Chain) -> None:
     try:
         result = chain.run("install", extra={**ANSWERS, "circleci_registry_storage_dir": "/srv/small"}, name="disk-full")
         told["made"] |= set(result.changes())
-        message = "\n".join(result.failures())
+        message = said(result)
         assert result.code == 2
         assert "registry" in message and "/srv/small" in message and "free" in message, message
     finally:
@@ -338,7 +344,7 @@ def test_other_verbs_run_by_themselves_and_change_nothing(chain: Chain) -> None:
 def test_bad_input_on_the_finished_site_changes_nothing(chain: Chain, extra: dict[str, Any], expected: list[str], request: pytest.FixtureRequest) -> None:
     chain.on("bastion", "sh", "-c", "openssl req -x509 -newkey rsa:2048 -nodes -keyout /dev/null -out /root/other-ca.pem -subj /CN=other -days 2 2>/dev/null")
     result = chain.run("install", extra={**ANSWERS, **extra}, name=f"bad-{request.node.callspec.id}")
-    message = "\n".join(result.failures())
+    message = said(result)
     assert result.code == 2
     assert [word for word in expected if word not in message] == [], message
     assert chain.run("preflight", name="preflight-after").code == 0
@@ -349,7 +355,7 @@ def test_a_registry_that_cannot_be_reached_is_named(chain: Chain) -> None:
     assert chain.on("bastion", "nft", cut).returncode == 0
     try:
         result = chain.run("install", extra=ANSWERS, name="registry-cut-off")
-        message = "\n".join(result.failures())
+        message = said(result)
         assert result.code == 2
         assert "circleci_registry_host" in message and REGISTRY in message and "Traceback" not in message, message
     finally:
@@ -360,7 +366,7 @@ def test_verify_names_a_client_that_runs_no_jobs(chain: Chain) -> None:
     assert chain.on("nomad2", "systemctl", "stop", "nomad").returncode == 0
     try:
         result = chain.run("verify", name="verify-without-nomad2")
-        message = "\n".join(result.failures())
+        message = said(result)
         assert result.code == 2
         assert "nomad2" in message and "nomad1" not in message, message
     finally:
