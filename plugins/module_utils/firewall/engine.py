@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import shlex
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from . import firewalld, ufw
-from .base import UNIT, Backend, Change, Snapshot
+from .base import FOLDER, UNIT, Backend, Change, Snapshot
 from .errors import FirewallError
 from .firewalld import Firewalld
 from .iptables import Iptables
@@ -148,6 +150,8 @@ class Engine:
             return outcome
         self._apply(chosen, plan, now, record, revert_after, wanted)
         outcome.pending = revert_after > 0
+        if plan is None and not outcome.pending:
+            self._forget()
         return outcome
 
     def confirm(self) -> Outcome:
@@ -169,9 +173,17 @@ class Engine:
             self.system.run(["systemctl", "stop", TIMER + ".timer"])
             self.system.run(["systemctl", "reset-failed", TIMER + ".timer", TIMER + ".service"])
         self._clean_backup()
+        if not self._record().get("backend"):
+            self._forget()
         return outcome
 
     # Inside
+
+    def _forget(self) -> None:
+        """Nothing of ours is left on the host, so nothing has to be remembered or undone."""
+        shutil.rmtree(self.system.path(STATE), ignore_errors=True)
+        with contextlib.suppress(OSError):  # it may hold what somebody else put there
+            os.rmdir(self.system.path(FOLDER))
 
     def _refuse_second_scope(self, chosen: Backend, record: dict[str, Any]) -> None:
         before = str(record.get("backend", ""))

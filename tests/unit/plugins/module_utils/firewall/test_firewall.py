@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall import (
     Engine,
     FirewallError,
+    base,
     firewalld,
     iptables,
     nftables,
@@ -277,7 +278,17 @@ def test_a_host_without_rules_of_its_own_gets_no_table(nft: Played) -> None:
     Engine(nft).apply(parse_plan(RULES, "guard"), revert_after=0)
     gone = Engine(nft).apply(parse_plan(egress, "guard"), revert_after=0)
     assert gone.changed and gone.rules == []
+    assert not nft.exists(engine_module.STATE), "nothing is left to be remembered"
     assert not Engine(nft).apply(parse_plan(egress, "guard")).changed
+
+
+def test_taken_away_and_confirmed_leaves_nothing_behind(nft: Played) -> None:
+    Engine(nft).apply(parse_plan(RULES, "guard"), revert_after=0)
+    assert Engine(nft).apply(None, revert_after=60).pending
+    assert nft.exists(engine_module.REVERT), "the way back is there until the change is confirmed"
+    Engine(nft).confirm()
+    assert not nft.exists(engine_module.STATE) and not nft.exists(base.FOLDER)
+    assert not Engine(nft).apply(None).changed
 
 
 def test_ansibles_port_stays_open(nft: Played) -> None:
