@@ -112,7 +112,7 @@ house: tree ## The rules of the house that a test can check
 	@echo "==> house"; $(PYTEST) tests/house
 
 docs-lint: tree ## antsibull-docs over the documentation of plugins and roles
-	@echo "==> antsibull-docs"; $(RUN) $(BIN)/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
+	@echo "==> antsibull-docs"; $(RUN) HOME=$(TREE) $(BIN)/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
 
 sanity: build ## ansible-test sanity over what the tarball holds
 	@echo "==> ansible-test sanity"; rm -rf $(SHIPPED) && mkdir -p $(SHIPPED) && tar -C $(SHIPPED) -xzf $(TARBALL)
