@@ -102,7 +102,7 @@ MYPY := $(BIN)/mypy --config-file $(COLLECTION)/pyproject.toml --no-error-summar
 OF_SANDBOX := tests/chain tests/sandbox tests/unit/sandbox tests/unit/standin tests/unit/tools
 types: tree ## mypy --strict over all Python
 	@echo "==> mypy"; cd $(TREE) && $(MYPY) $(OF_SANDBOX:%=--exclude '/%/') $(addprefix ansible_collections/onprem/circleci_server/,plugins tests)
-	@cd $(COLLECTION) && $(MYPY) sandbox tools benchmarks .config/ansible-lint-rules $(OF_SANDBOX)
+	@cd $(COLLECTION) && $(MYPY) sandbox tools benchmarks roles .config/ansible-lint-rules $(OF_SANDBOX)
 
 units: tree ## Unit tests
 	@$(NEEDS) units

@@ -15,7 +15,7 @@ import sys
 from urllib.parse import urlsplit
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--url", required=True)
     parser.add_argument("--address", required=True, help="where to connect to; name and certificate stay those of the URL")
