@@ -64,7 +64,9 @@ def inventory(clients: int) -> list[str]:
     if clients <= len(known):
         return []
     hosts = {
-        f"{known[number % 2]}-as-{number}": {"ansible_host": layout.host(known[number % 2]).address} for number in range(len(known), clients)
+        # An address of its own, since an address belongs to one host.
+        f"{known[number % 2]}-as-{number}": {"ansible_host": layout.host(known[number % 2]).address, "circleci_addresses": [f"198.51.100.{number}"]}
+        for number in range(len(known), clients)
     }
     text = json.dumps({"circleci_nomad_clients": {"hosts": hosts}, "site_sandbox": {"hosts": {name: {} for name in hosts}}})
     path = "/root/more-clients.json"
@@ -94,6 +96,9 @@ def main() -> int:
                 sys.stderr.write("\n".join(done.failures()) + "\n")
                 return 1
         one = measure([*more, "--check"], answers)
+        if one["code"] != 0:
+            sys.stderr.write(f"install --check with {clients} clients ended with {one['code']}; its cost says nothing\n")
+            return 1
         found["clients"][clients] = one
         sys.stdout.write(f"{clients:4} clients, --check: {one['wall']:.1f} s, {one['cpu']:.1f} s CPU of the controller, {one['remote_calls']} remote calls\n")
         sys.stdout.flush()

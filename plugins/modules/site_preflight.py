@@ -66,10 +66,6 @@ options:
     description: Folder of the bundle. Empty does not look.
     type: path
     default: ""
-  records_dir:
-    description: Folder with the records of earlier runs.
-    type: path
-    required: true
   findings:
     description:
       - Findings of M(onprem.circleci_server.host_preflight), M(onprem.circleci_server.check_arguments) and M(onprem.circleci_server.site_secrets).
@@ -111,7 +107,6 @@ EXAMPLES = r"""
     registry_host: registry.example.com:5000
     registry_username: site
     registry_password: "{{ vault_registry_password }}"
-    records_dir: /var/lib/onprem-circleci/records
 """
 
 RETURN = r"""
@@ -172,7 +167,8 @@ def collect(options: dict[str, Any]) -> list[Finding]:
     login = options["registry_host"], options["registry_username"], options["registry_password"], options["ca_certificate"]
     answer = site.ask_registry(*login) if known else None
     findings.append(site.check_registry(answer, options["registry_host"], ours_to_make=options["registry_is_ours"]))
-    findings.append(site.check_step(Path(options["records_dir"]), options["release"]))
+    if not facts.error:
+        findings.append(site.check_step(facts, options["release"]))
     findings.append(site.check_support(options["release"], datetime.now(timezone.utc).date()))
     if options["bundle_dir"]:
         findings.append(read_bundle(options["bundle_dir"], str(options["release"]["version"])))
@@ -194,7 +190,6 @@ def main() -> None:
             "registry_is_ours": {"type": "bool", "default": False},
             "ca_certificate": {"type": "str", "default": ""},
             "bundle_dir": {"type": "path", "default": ""},
-            "records_dir": {"type": "path", "required": True},
             "findings": {"type": "list", "elements": "dict", "default": []},
             "waivers": {"type": "list", "elements": "dict", "default": []},
             "fail": {"type": "bool", "default": True},

@@ -339,7 +339,7 @@ def test_other_verbs_run_by_themselves_and_change_nothing(chain: Chain) -> None:
         ({"circleci_registry_password": "wrong-password"}, ["circleci_registry_password", "401"]),
         ({"circleci_registry_host": "registry.site.example:5999"}, ["circleci_registry_host", "registry.site.example:5999"]),
         ({"circleci_ca_certificate": "{{ lookup('ansible.builtin.file', '/root/other-ca.pem') }}"}, ["circleci_ca_certificate", "certificate"]),
-        ({"circleci_release": "4.8.12"}, ["4.8.12", "4.10.0"]),
+        ({"circleci_release": "4.8.12"}, ["circleci_release 4.8.12", "4.10.0 is installed"]),
     ],
     ids=["wrong-password", "another-registry", "untrusted-authority", "older-release"],
 )

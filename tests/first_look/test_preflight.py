@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.releases import encode
 from ansible_collections.onprem.circleci_server.tests.first_look.world import World, state_of_this_machine
 
 BASTION = "bastion.example.com"
@@ -135,11 +136,11 @@ def test_waived_requirements_are_shown_with_their_reason(world: World, old_clust
     assert {("kubernetes_version", "circleci_release 4.10.0"), ("waivers", "circleci_waivers")} <= result.problems(BASTION)
 
 
-def test_a_release_that_leaves_a_step_out(world: World) -> None:
-    records = world.home / "state" / "records"
-    records.mkdir(parents=True)
-    (records / "release.json").write_text(json.dumps({"version": "4.8.12"}), encoding="utf-8")
-    result = world.run("preflight", "single-site", local=[BASTION], extra=SECRETS)
+def test_a_release_that_leaves_a_step_out(world: World, old_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = encode({"name": "circleci-server", "version": 7, "chart": {"metadata": {"name": "circleci-server", "version": "4.8.12"}}})
+    kept = {"metadata": {"name": "sh.helm.release.v1.circleci-server.v7", "labels": {"owner": "helm", "version": "7"}}, "data": {"release": payload}}
+    monkeypatch.setitem(Api.answers, "/api/v1/namespaces/circleci-server/secrets", {"items": [kept]})
+    result = world.run("preflight", "single-site", local=[BASTION], extra={**SECRETS, "circleci_kubeconfig": old_cluster})
     (step,) = [item for item in result.findings(BASTION)["problem"] if item["check"] == "upgrade_step"]
     assert "4.8.12 is installed" in step["found"] and "Install 4.9.5 first" in step["remedy"]
 

@@ -9,7 +9,6 @@ What reads the outside world is passed in (``ClusterFacts``, ``RegistryAnswer``)
 from __future__ import annotations
 
 import base64
-import json
 import re
 import ssl
 import urllib.error
@@ -17,10 +16,10 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Any, Optional
 
-from ..helm.kube import KubeApi, KubeError
+from ..helm.kube import KubeApi, KubeError, core
+from ..helm.releases import decode
 from .findings import OK, PROBLEM, WARNING, Finding
 
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
@@ -38,6 +37,8 @@ class ClusterFacts:
     storage_classes: Sequence[Mapping[str, Any]] = ()
     api_groups: Sequence[str] = ()
     secrets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    installed: str = ""
+    """Release that Helm has installed last, whether it became ready or not."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def read_cluster(api: KubeApi, namespace: str, *, secrets: bool) -> ClusterFacts
             ],
             api_groups=[str(group["name"]) for group in api.request("GET", "/apis").get("groups") or ()],
             secrets={item["metadata"]["name"]: sorted(item.get("data") or {}) for item in found.get("items") or ()},
+            installed=installed_release(api, namespace),
         )
     except KubeError as error:
         return ClusterFacts(error=error.sentence)
@@ -266,18 +268,20 @@ def ask_registry(host: str, username: str, password: str, ca_certificate: str) -
         return RegistryAnswer(error=str(reason))
 
 
-def check_step(records: Path, release: Mapping[str, Any]) -> Finding:
+def installed_release(api: KubeApi, namespace: str, chart: str = "circleci-server") -> str:
+    """Version of *chart* in the newest revision that Helm keeps in the namespace, whether it became ready or not; empty when there is none."""
+    listed = api.request("GET", core(namespace, "secrets"), {"labelSelector": "owner=helm"}).get("items") or []
+    revisions = [item for item in listed if "release" in (item.get("data") or {})]
+    newest = max(revisions, key=lambda item: int(item["metadata"]["labels"].get("version") or 0), default=None)
+    if newest is None:
+        return ""
+    metadata = (decode(newest["data"]["release"]).get("chart") or {}).get("metadata") or {}
+    return str(metadata.get("version") or "") if metadata.get("name") == chart else ""
+
+
+def check_step(facts: ClusterFacts, release: Mapping[str, Any]) -> Finding:
     """The release that is installed must be one that the wanted one may follow. ``upgrade_from`` lists those."""
-    record = records / "release.json"
-    installed = ""
-    try:
-        if record.exists():
-            installed = str(json.loads(record.read_text(encoding="utf-8")).get("version", ""))
-    except (OSError, ValueError, AttributeError) as error:
-        return Finding(
-            "upgrade_step", PROBLEM, f"circleci_release {release['version']}", f"{record} cannot be read ({error})", "the record of the last installation",
-            "onprem.circleci_server", "Restore it from a backup, or remove it when nothing is installed.",
-        )  # fmt: skip
+    installed = facts.installed
     allowed = [str(version) for version in release.get("upgrade_from", [])]
     good = not installed or installed == release["version"] or installed in allowed
     return _finding(

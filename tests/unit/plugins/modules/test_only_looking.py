@@ -57,11 +57,10 @@ def test_preflight_without_a_cluster_goes_on(kubeconfig: str, tmp_path: Path, ca
         namespace="ns",
         release=RELEASE,
         registry_host="registry.example.com",
-        records_dir=str(tmp_path),
         bundle_dir=str(tmp_path / "nothing"),
         findings=[],
         fail=False,
     )
     found = {item["check"]: item["level"] for item in result["findings"]}
-    assert found == {"cluster_reachable": "problem", "registry": "warning", "upgrade_step": "ok", "support_period": "ok", "bundle": "problem"}
+    assert found == {"cluster_reachable": "problem", "registry": "warning", "support_period": "ok", "bundle": "problem"}
     assert result["summary"].startswith("2 problem(s)")

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import json
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.kube import KubeError
+from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.releases import encode
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight import site
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import (
     OK,
@@ -20,6 +19,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.f
     summary,
 )
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.table import render_table
+from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.helm.fake_kube import FakeKube
 
 RELEASE = {
     "version": "4.10.0",
@@ -120,7 +120,7 @@ def test_answers_of_the_cluster() -> None:
     facts = site.read_cluster(Api(ANSWERS), "ns", secrets=True)
     assert facts.nodes == [NODE, {"name": "new", "ready": False, "cpu": "0", "memory": "0"}]
     assert (facts.version, facts.storage_classes, facts.api_groups, facts.secrets) == ("v1.33.0", [DEFAULT_CLASS], ["apps"], {"license": ["license"]})
-    assert site.read_cluster(Api({**ANSWERS, "/api/v1/namespaces/ns/secrets": None}), "ns", secrets=False).secrets == {}
+    assert site.read_cluster(Api(ANSWERS), "ns", secrets=False).secrets == {}
     denied = site.read_cluster(Api({**ANSWERS, "/api/v1/nodes": KubeError(403, "nodes is forbidden")}), "ns", secrets=False)
     assert "lacks a right" in denied.error and problems(check(denied)) == ["cluster_reachable"]
 
@@ -156,19 +156,22 @@ def test_an_authority_that_is_no_pem_is_told_by_its_variable() -> None:
     assert (finding.check, finding.level, finding.subject) == ("registry_certificate", PROBLEM, "circleci_ca_certificate")
 
 
-def test_a_record_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
-    (tmp_path / "release.json").write_text("{", encoding="utf-8")
-    finding = site.check_step(tmp_path, RELEASE)
-    assert finding.level == PROBLEM and "release.json" in finding.found
-
-
 @pytest.mark.parametrize(("installed", "level"), [("", OK), ("4.10.0", OK), ("4.9.5", OK), ("4.8.12", PROBLEM), ("4.9.1", PROBLEM)])
-def test_steps_cannot_be_left_out(tmp_path: Path, installed: str, level: str) -> None:
-    if installed:
-        (tmp_path / "release.json").write_text(json.dumps({"version": installed}), encoding="utf-8")
-    finding = site.check_step(tmp_path, RELEASE)
+def test_steps_cannot_be_left_out(installed: str, level: str) -> None:
+    finding = site.check_step(site.ClusterFacts(installed=installed), RELEASE)
     assert finding.level == level
     assert level == OK or "4.9.5" in finding.remedy
+
+
+def test_the_installed_release_is_the_one_that_helm_keeps() -> None:
+    api = FakeKube("circleci-server")
+    assert site.installed_release(api, "circleci-server") == ""
+    for revision, version in ((1, "4.8.12"), (2, "4.9.5")):
+        payload = encode({"name": "circleci-server", "version": revision, "chart": {"metadata": {"name": "circleci-server", "version": version}}})
+        name = f"sh.helm.release.v1.circleci-server.v{revision}"
+        labels = {"owner": "helm", "version": str(revision)}
+        api.put(f"/api/v1/namespaces/circleci-server/secrets/{name}", {"metadata": {"name": name, "labels": labels}, "data": {"release": payload}})
+    assert site.installed_release(api, "circleci-server") == "4.9.5"
 
 
 def test_end_of_support_is_a_warning() -> None:
