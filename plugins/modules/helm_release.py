@@ -280,6 +280,7 @@ from ..module_utils.helm.kube import KubeError, KubernetesClient
 from ..module_utils.helm.lifecycle import Lifecycle, Plan, ProgressFile, ReleaseError, Wanted
 from ..module_utils.helm.objects import HAS_YAML, Masker
 from ..module_utils.helm.waiter import Outcome, Patience
+from ..module_utils.mirror_module import forget_payload
 
 
 def argument_spec() -> dict[str, dict[str, Any]]:
@@ -440,6 +441,7 @@ def main() -> None:
         required_if=[("state", "present", ["chart", "version"])],
         supports_check_mode=True,
     )
+    forget_payload(module)
     if not HAS_YAML:
         module.fail_json(msg="The Python library PyYAML is missing on this host: install it.", code="library")
     params = module.params

@@ -172,6 +172,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.helm.kube import KubeError, KubernetesClient
 from ..module_utils.mirror.progress import replace_json
+from ..module_utils.mirror_module import forget_payload
 from ..module_utils.nomad.client import NomadClient
 from ..module_utils.nomad.probe import InfrastructureProbe, Outcome, Settings, Wanted, evidence, findings
 from ..module_utils.nomad.transport import AddressTransport, ClusterTransport, NomadError, Transport
@@ -279,6 +280,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    forget_payload(module)
     options = module.params
     if not options["nomad_address"] and not (options["kubeconfig"] and options["namespace"]):
         module.fail_json(msg="kubeconfig and namespace are needed to reach Nomad in the cluster, or nomad_address to reach it elsewhere")
