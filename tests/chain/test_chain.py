@@ -400,8 +400,8 @@ def test_uninstall_asks_first_and_then_takes_everything_away(chain: Chain) -> No
     done = chain.run("uninstall", extra=yes)
     assert done.code == 0, done.failures()
     plan = told_plan(chain)
-    # Docker stays, and with it its folder; so do folders of the system and of root that were there or may hold more.
-    staying = ("/etc/docker", "/root/.docker")
+    # Docker stays, and with it its folder; so does the folder of root's logins, and the plan that was just written.
+    staying = ("/etc/docker", "/root/.docker", "/tmp/plan")
     left = [f"{host}: {path}" for host, path in standing_paths(plan) if path not in staying and chain.on(host, "test", "-e", path).returncode == 0]
     assert left == []
     namespaces = kubectl(chain, "get", "namespaces", "-o", "name")
