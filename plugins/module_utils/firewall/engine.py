@@ -225,6 +225,9 @@ class Engine:
             self._run(change.script)
             if systemd:
                 self.system.run(["systemctl", "daemon-reload"], check=True)
+            if systemd and plan is None:
+                # Its file is gone, and with it what it would run at its end; it only has to stop counting as active.
+                self.system.run(["systemctl", "stop", "--quiet", UNIT])
             if systemd and plan is not None:
                 self.system.run(["systemctl", "enable", "--quiet", UNIT], check=True)
                 # Started at once, so that a restart of nftables.service takes it along; loading twice changes nothing.
