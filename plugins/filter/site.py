@@ -14,13 +14,15 @@ from ansible.errors import AnsibleFilterError
 from ..module_utils.mirror.oci import Reference
 from ..plugin_utils.bundle_contents import ContentsError, bundle_contents
 from ..plugin_utils.catalog import Catalog, CatalogError
-from ..plugin_utils.port_model import SiteInventoryError, site_members
+from ..plugin_utils.port_model import SiteInventoryError, site_group, site_members
 from ..plugin_utils.values import secret_plan
 
 EXIT_AT_GATE = 75
 """EX_TEMPFAIL of sysexits.h: nothing is broken, run the same command again."""
 
 _CONTROL = "circleci_sites"
+# What roles register on a control host: when it begins, at the gates, at the end.
+_BEGUN, _GATES, _VERDICT = "__circleci_site_secrets", "__circleci_gates_open", "__circleci_verify_site"
 _VERB_SECRETS = "verb secrets"
 
 
@@ -79,27 +81,48 @@ def control_host_value(variable: str, groups: Mapping[str, Any], hostvars: Mappi
     return hostvars[names[0]][variable]
 
 
-def exit_at_open_gates(hosts: list[str], groups: Mapping[str, Any], hostvars: Mapping[str, Any], check_mode: bool = False) -> list[str]:
-    """End the run with exit code 75 when a site waits for a person; otherwise return *hosts* unchanged.
+def _begun(groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What the role gates found, by control host of this run; empty for one that failed before."""
+    known = [name for name in groups.get(_CONTROL, []) if name in hostvars]  # none is known to --syntax-check
+    return {name: hostvars[name].get(_GATES, {}) for name in known if _BEGUN in hostvars[name]}
 
-    With *check_mode* it says where the run would end, and goes on.
+
+def _end_at_open_gates(gates: Mapping[str, Mapping[str, Any]], check_mode: bool = False) -> None:
+    told = "The run would stop here, since a person must act" if check_mode else "A person must act before the run can go on"
+    lines = [f"  {name}: {gate['open']}: {gate['sentence']}\n" for name, gate in gates.items() if gate.get("open")]
+    sys.stdout.write(f"\n{told} (exit code {EXIT_AT_GATE}):\n" + "".join(lines))
+    sys.stdout.flush()
+    if not check_mode:
+        raise SystemExit(EXIT_AT_GATE)
+
+
+def past_gates(hosts: list[str], groups: Mapping[str, Any], hostvars: Mapping[str, Any], check_mode: bool = False) -> list[str]:
+    """*hosts* without the sites that wait for a person or failed; the run ends with exit code 75 when all of them wait.
+
+    In check mode nobody is left out.
 
     ansible-playbook has one exit code for all failures, and a site that waits has not failed. The hosts of a play are
     worked out in the main process, which makes this the one place from where a collection can choose the exit code.
     """
-    waiting = [
-        f"{name}: {gate['open']}: {gate['sentence']}"
-        for name in groups.get(_CONTROL, [])
-        if name in hostvars  # none is known to --syntax-check
-        for gate in [hostvars[name].get("__circleci_gates_open", {})]
-        if gate.get("open")
-    ]
-    if waiting:
-        told = "The run would stop here, since a person must act" if check_mode else "A person must act before the run can go on"
-        sys.stdout.write(f"\n{told} (exit code 75):\n" + "".join(f"  {line}\n" for line in waiting))
-        sys.stdout.flush()
-        if not check_mode:
-            raise SystemExit(EXIT_AT_GATE)
+    gates = _begun(groups, hostvars)
+    stays = [name for name, gate in gates.items() if gate.get("open") != ""]
+    if check_mode or not stays:
+        return hosts
+    if all(gate.get("open") for gate in gates.values()):
+        _end_at_open_gates(gates)
+    return [*hosts, *(f"!{site_group(groups, name) or 'all'}" for name in stays)]
+
+
+def exit_at_open_gates(hosts: list[str], groups: Mapping[str, Any], hostvars: Mapping[str, Any], check_mode: bool = False) -> list[str]:
+    """End the run with exit code 75 when sites wait for a person and the others are in order; otherwise return *hosts* unchanged.
+
+    In check mode it says that the run would end, and goes on.
+    """
+    gates = _begun(groups, hostvars)
+    waiting = [name for name, gate in gates.items() if gate.get("open")]
+    in_order = [name for name in gates if hostvars[name].get(_VERDICT, {}).get("reasons") == []]
+    if waiting and (check_mode or len(waiting) + len(in_order) == len(gates)):
+        _end_at_open_gates(gates, check_mode)
     return hosts
 
 
@@ -156,6 +179,7 @@ class FilterModule:
             "site_findings": site_findings,
             "later_findings": later_findings,
             "control_host_value": control_host_value,
+            "past_gates": past_gates,
             "exit_at_open_gates": exit_at_open_gates,
             "preflight_facts": preflight_facts,
             "nomad_client_facts": nomad_client_facts,

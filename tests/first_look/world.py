@@ -89,14 +89,14 @@ class World:
         arguments: Sequence[str] = (),
         readable: bool = False,
     ) -> Result:
-        """Run a verb with the hosts of *local* on this machine; all others are documentation addresses that nobody answers."""
+        """Run a verb, or the playbook of a test, with the hosts of *local* on this machine; all others are documentation addresses that nobody answers."""
         here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         variables: dict[str, dict[str, Any]] = {name: dict(here) for name in local}
         for name, more in (hosts or {}).items():
             variables.setdefault(name, {}).update(more)
         defaults = {"circleci_plan_dir": f"{self.plans}/{{{{ circleci_site | default('site') }}}}", "circleci_state_dir": f"{self.home}/state"}
         words = [
-            str(BIN / "ansible-playbook"), "-i", str(self.inventory(inventory)), "-i", str(self.overlay(variables)), f"{NAMESPACE}.{verb}",
+            str(BIN / "ansible-playbook"), "-i", str(self.inventory(inventory)), "-i", str(self.overlay(variables)), verb if "/" in verb else f"{NAMESPACE}.{verb}",
             "--extra-vars", json.dumps({**defaults, **(extra or {})}), *arguments,
         ]  # fmt: skip
         environment = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from .facts import PortFact, port_facts
 from .flows import flows_of
-from .inventory import SiteHost, SiteInventory, SiteInventoryError, site_inventory, site_members
+from .inventory import SiteHost, SiteInventory, SiteInventoryError, site_group, site_inventory, site_members
 from .model import Options, PortModel, PortModelError, Problem, Rule, build_model, options_from
 from .table import explain, rule_table
 
@@ -31,6 +31,7 @@ __all__ = [
     "options_from",
     "port_facts",
     "rule_table",
+    "site_group",
     "site_inventory",
     "site_members",
 ]

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from ansible.errors import AnsibleFilterError
@@ -11,6 +11,7 @@ from ansible_collections.onprem.circleci_server.plugins.filter.site import (
     exit_at_open_gates,
     later_findings,
     nomad_client_facts,
+    past_gates,
     preflight_facts,
     site_results,
 )
@@ -63,16 +64,61 @@ def test_two_control_hosts_in_one_site_are_refused() -> None:
         control_host_value("token", groups, HOSTVARS, "nomad-a")
 
 
-def test_a_waiting_site_ends_the_run_with_75(capsys: pytest.CaptureFixture[str]) -> None:
-    hostvars = {"bastion-a": {"__circleci_gates_open": {"open": "dns", "sentence": "Make DNS entries."}}, "bastion-b": {}}
+def site(gate: str | None, reasons: list[str] | None = None) -> dict[str, Any]:
+    """What a control host has registered: None is one that failed before the gates, without reasons it has not been judged."""
+    found: dict[str, Any] = {"__circleci_site_secrets": {}}
+    if gate is not None:
+        found["__circleci_gates_open"] = {"open": gate, "sentence": f"Do {gate}." if gate else ""}
+    return found if reasons is None else {**found, "__circleci_verify_site": {"reasons": reasons}}
+
+
+@pytest.mark.parametrize("leave", [past_gates, exit_at_open_gates])
+def test_sites_that_all_wait_end_the_run_with_75(leave: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        exit_at_open_gates(["circleci_sites"], GROUPS, hostvars)
+        leave(["x"], GROUPS, {"bastion-a": site("dns"), "bastion-b": site("token")})
     assert stopped.value.code == 75
-    assert "bastion-a: dns: Make DNS entries." in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[-2:] == ["  bastion-a: dns: Do dns.", "  bastion-b: token: Do token."]
 
 
-def test_check_mode_says_where_the_run_would_stop_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    hostvars = {"bastion-a": {"__circleci_gates_open": {"open": "dns", "sentence": "Make DNS entries."}}, "bastion-b": {}}
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        pytest.param(site(""), ["x", "!site_a"], id="passed"),
+        pytest.param(site(None), ["x", "!site_a", "!site_b"], id="failed-before"),
+        pytest.param({}, None, id="not-in-this-run"),
+    ],
+)
+def test_a_waiting_site_holds_up_no_other(other: dict[str, Any], expected: list[str] | None) -> None:
+    hostvars = {"bastion-a": site("dns"), "bastion-b": other}
+    if expected is None:
+        with pytest.raises(SystemExit):
+            past_gates(["x"], GROUPS, hostvars)
+    else:
+        assert past_gates(["x"], GROUPS, hostvars) == expected
+
+
+@pytest.mark.parametrize(
+    ("other", "ends"),
+    [
+        pytest.param(site("", []), True, id="in-order"),
+        pytest.param(site("", ["broken"]), False, id="not-in-order"),
+        pytest.param(site(""), False, id="failed-after"),
+        pytest.param(site(None), False, id="failed-before"),
+    ],
+)
+def test_75_hides_no_failure_of_another_site(other: dict[str, Any], ends: bool) -> None:
+    hostvars = {"bastion-a": site("dns"), "bastion-b": other}
+    if ends:
+        with pytest.raises(SystemExit):
+            exit_at_open_gates(["x"], GROUPS, hostvars)
+    else:
+        assert exit_at_open_gates(["x"], GROUPS, hostvars) == ["x"]
+
+
+def test_check_mode_says_that_the_run_would_stop_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    hostvars = {"bastion-a": site("dns"), "bastion-b": {}}
+    assert past_gates(["x"], GROUPS, hostvars, True) == ["x"]
+    assert capsys.readouterr().out == ""
     assert exit_at_open_gates(["x"], GROUPS, hostvars, True) == ["x"]
     assert "would stop here" in capsys.readouterr().out
 
@@ -83,10 +129,10 @@ def test_nomad_client_facts_are_those_of_the_bundle() -> None:
         nomad_client_facts("4.99.0")
 
 
-def test_no_open_gate_leaves_the_hosts_alone() -> None:
-    hostvars = {"bastion-a": {"__circleci_gates_open": {"open": "", "sentence": ""}}, "bastion-b": {}}
-    assert exit_at_open_gates(["x"], GROUPS, hostvars) == ["x"]
-    assert exit_at_open_gates(["x"], GROUPS, {}) == ["x"]
+@pytest.mark.parametrize("leave", [past_gates, exit_at_open_gates])
+def test_no_open_gate_leaves_the_hosts_alone(leave: Callable[..., list[str]]) -> None:
+    assert leave(["x"], GROUPS, {"bastion-a": site(""), "bastion-b": {}}) == ["x"]
+    assert leave(["x"], GROUPS, {}) == ["x"]
 
 
 def test_preflight_facts_come_from_the_catalog() -> None:
