@@ -160,13 +160,17 @@ def nomad_client_facts(release: str) -> dict[str, Any]:
         port = next(rule for rule in catalog.ports(release) if rule.id == "client-out-nomad").ports[0]
     except (CatalogError, ContentsError) as error:
         raise AnsibleFilterError(f"nomad_client_facts: {error}") from error
+
+    def local(role: str) -> str:
+        return Reference.parse(images[role].reference or "").local if role in images else ""
+
     if not version:
         raise AnsibleFilterError(f"nomad_client_facts: no version of the Nomad client is known for release {release}; the catalog has a gap there")
     return {
         "version": version,
         "rpc_port": int(port),
-        "pause_image": Reference.parse(images["reaper"].reference or "").local,
-        "gc_image": Reference.parse(images["housekeeping"].reference or "").local,
+        "pause_image": local("reaper"),
+        "gc_image": local("housekeeping"),
     }
 
 

@@ -15,6 +15,7 @@ from ansible_collections.onprem.circleci_server.plugins.filter.site import (
     preflight_facts,
     site_results,
 )
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
 
 GROUPS = {
     "site_a": ["bastion-a", "nomad-a"],
@@ -127,6 +128,13 @@ def test_nomad_client_facts_are_those_of_the_bundle() -> None:
     assert nomad_client_facts("4.10.0") == {"version": "1.7.7", "rpc_port": 4647, "pause_image": "pause:3.6", "gc_image": "circleci/docker-gc:2.0"}
     with pytest.raises(AnsibleFilterError, match=r"4\.99\.0"):
         nomad_client_facts("4.99.0")
+
+
+@pytest.mark.parametrize("release", [release for release in Catalog.load().releases() if release != "4.7.7"])
+def test_every_release_that_may_be_used_says_what_its_clients_need(release: str) -> None:
+    facts = nomad_client_facts(release)
+    assert facts["version"] and facts["rpc_port"] == 4647 and facts["gc_image"]
+    assert bool(facts["pause_image"]) == (tuple(map(int, release.split("."))) >= (4, 8))
 
 
 @pytest.mark.parametrize("leave", [past_gates, exit_at_open_gates])
