@@ -126,6 +126,12 @@ $(AZURITE)/.ready:
 	  mkdir -p $(AZURITE) && npm install --silent --no-audit --no-fund --prefix $(AZURITE) azurite@3.35.0 && touch $@; \
 	else echo "==> npm is not there: what needs Azurite is skipped"; fi
 
+# S3 of AWS as moto has it, in an environment of its own: it would decide versions of the tool chain.
+MOTO := $(CACHE)/moto-5.2.5
+$(MOTO)/.ready: | $(VENV)/.ready
+	@echo "==> installing moto into $(MOTO)"; rm -rf $(MOTO) && $(PYTHON) -m venv $(MOTO)
+	@$(MOTO)/bin/python -m pip install --quiet --disable-pip-version-check "moto[s3,server]==5.2.5" && touch $@
+
 # Suites of make test-full that need no docker; each can be run by itself, and MIRROR, FIREWALL, NOMAD or STORES picks a part.
 .PHONY: test-mirror test-firewall test-store test-nomad
 test-mirror: tree ## The mirror engine against real registries and a faulty network
@@ -141,10 +147,10 @@ test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, regis
 	@$(SANDBOX) artifacts nomad versitygw --build >/dev/null
 	@echo "==> nomad"; $(PYTEST) $(or $(NOMAD),tests/integration_nomad)
 
-test-store: tree $(AZURITE)/.ready ## Object stores, real ones on loopback, as the role object_storage runs them
+test-store: tree $(AZURITE)/.ready $(MOTO)/.ready ## Object stores, real ones on loopback, as the role object_storage runs them
 	@$(NEEDS) programs
-	@$(SANDBOX) artifacts versitygw minio --build >/dev/null
-	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js $(BIN)/python -m pytest -q -rs -n 2 $(or $(STORES),tests/integration_store)
+	@$(SANDBOX) artifacts versitygw minio fake-gcs-server --build >/dev/null
+	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js MOTO_PYTHON=$(MOTO)/bin/python $(BIN)/python -m pytest -q -rs -n 2 $(or $(STORES),tests/integration_store)
 
 .PHONY: test-first-look
 test-first-look: tree ## plan and preflight with the example inventories, from the installed tarball, without sandbox and docker

@@ -66,7 +66,7 @@ def play_spec(verb: str, summary: str, arguments: dict[str, t.Any]) -> str:
             option["elements"] = argument.elements
         if argument.choices:
             option["choices"] = list(argument.choices)
-        if verb in argument.required:
+        if verb in argument.required and not argument.unless:
             option["required"] = True
         elif argument.has_default:
             option["default"] = argument.default
@@ -86,7 +86,7 @@ def survey(verb: str, summary: str, arguments: dict[str, t.Any]) -> str:
         question = {
             "question_name": argument.name,
             "question_description": argument.plain_description,
-            "required": True,
+            "required": not argument.unless,
             "type": "password" if argument.secret else "multiplechoice" if argument.choices else kinds.get(argument.type, "text"),
             "variable": argument.name,
             "default": "",

@@ -30,9 +30,14 @@ class _CatalogFacts:
 
     def check_platform(self, platform: object) -> None:
         try:
-            self._catalog.platform(t.cast("str", platform))
+            known = self._catalog.platform(t.cast("str", platform))
         except CatalogError as error:
             raise ValueError(str(error)) from error
+        if known.installer_action.value == "refuse":
+            raise ValueError(
+                f"found {platform!r}, and the vendor says of {known.name}: {known.verdicts[-1].note} There is no override; allowed is a cluster of "
+                "another kind. Runners may run there for a server that runs elsewhere"
+            )
 
 
 def _stores(variables: t.Mapping[str, t.Any]) -> int:

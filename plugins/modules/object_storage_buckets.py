@@ -39,6 +39,22 @@ options:
       - Whether the data bucket keeps versions, which Docker layer caching wants. Not every kind of store can.
       - Without it versioning is left as it is.
     type: bool
+  expiry_days:
+    description:
+      - Days after which objects of the data bucket expire, by rules of its lifecycle. V(0) takes our rules away; rules of others stay.
+      - Audit logs, and what marks the bucket as the site's, never expire. Left out, expiry is left as it is.
+    type: int
+  expiry_prefixes:
+    description: Prefixes below which objects expire. Empty takes each folder at the top of the data bucket but those that must stay.
+    type: list
+    elements: str
+    default: []
+  origins:
+    description:
+      - Web origins whose pages may use presigned URLs of the data bucket (CORS). An empty list takes our rule away.
+      - Left out, rules for browsers are left as they are.
+    type: list
+    elements: str
   state:
     description: V(absent) deletes both buckets with all that is in them, if this site has claimed them.
     type: str
@@ -78,6 +94,7 @@ changes:
   elements: str
 """
 
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -85,11 +102,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.s3 import buckets
 from ..module_utils.s3.buckets import BucketState, BucketWish
 from ..module_utils.s3.client import S3Client, S3Error
+from ..module_utils.s3.configuration import NO_EXPIRY, expiry_wish
 from ..module_utils.s3.options import STORE_SPEC, client_from
 
 
 def wishes(options: dict[str, Any]) -> list[BucketWish]:
-    found = [BucketWish(options["bucket"], "circleci_object_storage_bucket", options["site"], versioning=options["versioning"])]
+    origins = None if options["origins"] is None else tuple(sorted(set(options["origins"])))
+    found = [BucketWish(options["bucket"], "circleci_object_storage_bucket", options["site"], versioning=options["versioning"], origins=origins)]
     if options["agent_bucket"]:
         found.append(
             BucketWish(options["agent_bucket"], "circleci_object_storage_agent_bucket", options["site"], public_read=True, public_list=options["agents_listed"])
@@ -97,11 +116,21 @@ def wishes(options: dict[str, Any]) -> list[BucketWish]:
     return found
 
 
+def with_expiry(client: S3Client, wish: BucketWish, options: dict[str, Any]) -> BucketWish:
+    """The wish with the expiry of the data bucket, which depends on the folders that it has."""
+    if options["expiry_days"] is None or wish.name != options["bucket"]:
+        return wish
+    named = options["expiry_prefixes"]
+    there = named or not options["expiry_days"] or client.bucket_exists(wish.name)
+    return replace(wish, expiry=expiry_wish(client, wish.name, options["expiry_days"], named) if there else NO_EXPIRY)
+
+
 def present(module: AnsibleModule, client: S3Client) -> tuple[list[str], list[str]]:
     options = module.params
     states: list[tuple[BucketWish, BucketState]] = []
     for wish in wishes(options):
         try:
+            wish = with_expiry(client, wish, options)
             states.append((wish, buckets.read_state(client, wish)))
         except S3Error as error:
             if not (module.check_mode and options["store_may_be_missing"] and error.status == 0):
@@ -151,6 +180,9 @@ def main() -> None:
             "agent_bucket": {"type": "str", "default": ""},
             "agents_listed": {"type": "bool", "default": False},
             "versioning": {"type": "bool"},
+            "expiry_days": {"type": "int"},
+            "expiry_prefixes": {"type": "list", "elements": "str", "default": []},
+            "origins": {"type": "list", "elements": "str"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "store_may_be_missing": {"type": "bool", "default": False},
         },

@@ -74,7 +74,7 @@ table:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.s3.client import S3Error
-from ..module_utils.s3.conformance import REQUIRED, Conformance, table
+from ..module_utils.s3.conformance import REQUIRED, conformance_of, table
 from ..module_utils.s3.options import STORE_SPEC, client_from, credentials_from
 
 
@@ -96,7 +96,7 @@ def main() -> None:
     required = tuple(options["required"]) or (*REQUIRED, *(anonymous if options["agent_bucket"] else ()))
     try:
         client = client_from(options)
-        results = Conformance(client, credentials_from(options), options["bucket"], options["agent_bucket"]).run(required)
+        results = conformance_of(client, credentials_from(options), options["bucket"], options["agent_bucket"]).run(required)
         client.close()
     except S3Error as error:
         module.fail_json(msg=str(error))

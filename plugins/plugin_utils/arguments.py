@@ -26,6 +26,7 @@ GATES = ("dns", "oauth_application", "first_administrator", "personal_token", "o
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _HOSTNAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*", re.IGNORECASE)
+_ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _MINIMUM_PART_SIZE = 1024 * 1024
 
@@ -54,6 +55,12 @@ class Argument:
     secret: bool = False
     check: str = ""
     example: str = ""
+    unless: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Variables with values that make this one needless."""
+
+    def needed(self, verb: str, values: t.Mapping[str, t.Any]) -> bool:
+        """Whether *verb* cannot do without it at this site."""
+        return verb in self.required and not any(values.get(name) in others for name, others in self.unless)
 
     @property
     def plain_description(self) -> str:
@@ -119,6 +126,7 @@ def load_arguments(root: Path = ROOT) -> dict[str, Argument]:
             secret=entry.get("secret", False),
             check=entry.get("check", ""),
             example=str(entry.get("example", "")),
+            unless=tuple((other, tuple(found)) for other, found in entry.get("unless", {}).items()),
         )
         for name, entry in document["arguments"].items()
     }
@@ -203,6 +211,13 @@ def _check_meaning(argument: Argument, value: t.Any, catalog: VendorFacts, findi
     elif argument.check == "part_size":
         if value != 0 and value < _MINIMUM_PART_SIZE:
             findings.add(argument.name, value, f"0 for one part, or {_MINIMUM_PART_SIZE} bytes and more")
+    elif argument.check == "days":
+        if not 0 <= value <= 36500:
+            findings.add(argument.name, value, "0, or 1 to 36500 days")
+    elif argument.check == "origins":
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                findings.add(argument.name, origin, "an origin without a path, such as https://app.ci.example.com")
     elif argument.check == "gates":
         for gate in value:
             if gate not in GATES:
@@ -246,8 +261,9 @@ def check(
         if verb not in argument.verbs:
             continue
         value = values.get(argument.name)
-        if value is None or (value == "" and verb in argument.required):
-            if verb in argument.required:
+        needed = argument.needed(verb, values)
+        if value is None or (value == "" and needed):
+            if needed:
                 example = f", for instance {argument.example}" if argument.example else ""
                 allowed = "one of " + ", ".join(argument.choices) if argument.choices else _TYPE_NAMES[argument.type]
                 found = f"not set, and {verb} needs it"

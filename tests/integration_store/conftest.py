@@ -26,6 +26,7 @@ SETUPS = {
     "versitygw_azure-azurite": ("versitygw_azure", "azurite", False),
     "minio_server": ("minio_server", "", False),
     "minio_server-tls": ("minio_server", "", True),
+    "minio_nas": ("minio_nas", "", False),
     "minio_gateway_azure-azurite": ("minio_gateway_azure", "azurite", False),
     "minio_gateway_s3-minio": ("minio_gateway_s3", "minio_server", False),
 }

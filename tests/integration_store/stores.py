@@ -40,7 +40,7 @@ def free_port() -> int:
 
 def program(artifact: str) -> Path:
     """The program of an artifact: out of the sandbox's cache, or, for the gateways of 2022, from where a variable says."""
-    variable = {"minio-gateway-azure": "MINIO_GATEWAY_AZURE", "minio-gateway-s3": "MINIO_GATEWAY_S3"}.get(artifact)
+    variable = {"minio-gateway-azure": "MINIO_GATEWAY_AZURE", "minio-gateway-s3": "MINIO_GATEWAY_S3", "minio-nas": "MINIO_GATEWAY_NAS"}.get(artifact)
     if variable is not None:
         if not os.environ.get(variable):
             pytest.skip(f"{variable} names no binary; docs/reference/catalog-object-storage.md says which release it must be")
@@ -75,6 +75,7 @@ class Store:
     # What systemd and shells are touchy about is in it on purpose.
     secret_key: str = "se\"cret $key' `with` \\ 100%"
     environment: dict[str, str] = field(default_factory=dict)
+    origins: list[str] = field(default_factory=list)
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -106,6 +107,7 @@ class Store:
                 "policies": "circleci-data-gateway",
                 "versioning": self.versioning,
                 "environment": self.environment,
+                "origins": self.origins,
                 "backend_endpoint": self.behind.get("endpoint", ""),
                 "backend_account": self.behind.get("account", ""),
                 "backend_key": self.behind.get("key", ""),

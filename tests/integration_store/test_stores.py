@@ -134,6 +134,50 @@ def test_key_of_the_store_behind_that_was_changed_there_is_named(name: str, star
     assert site.store.look().returncode == 1
 
 
+# --- rules for browsers, expiry ------------------------------------------------------------------------------------------
+
+
+def preflight(store: Store, origin: str) -> str:
+    """What a browser asks before a page of *origin* may read an object."""
+    wire = {"origin": origin, "access-control-request-method": "GET"}
+    return store.client().send("OPTIONS", "/circleci-data/artifact", headers=wire, signed=False).header("access-control-allow-origin")
+
+
+@pytest.mark.parametrize("name", [name for name in SETUPS if name.startswith("versitygw") and not name.endswith("-tls")])
+def test_only_pages_of_the_site_may_use_presigned_urls(name: str, start: Start) -> None:
+    site = start(name)
+    wish = {"origins": ["https://app.ci.site.example"]}
+    predicted = make_buckets(site, check=True, **wish)
+    made = make_buckets(site, **wish)
+    assert made["changes"] == predicted["changes"] and "pages of https://app.ci.site.example may use presigned URLs" in made["changes"][2], made
+    assert not make_buckets(site, **wish)["changed"]
+    site.store.client().put("circleci-data", "artifact", b"x")
+    assert preflight(site.store, "https://app.ci.site.example") == "https://app.ci.site.example"
+    assert preflight(site.store, "https://elsewhere.example") == ""
+    assert make_buckets(site, origins=[])["changed"] and not make_buckets(site, origins=[])["changed"]
+    assert preflight(site.store, "https://app.ci.site.example") == ""
+
+
+def test_origins_of_minio_are_those_of_the_whole_server(start: Start) -> None:
+    site = start("minio_server", origins=["https://app.ci.site.example"])
+    make_buckets(site)
+    assert preflight(site.store, "https://app.ci.site.example") == "https://app.ci.site.example"
+    assert preflight(site.store, "https://elsewhere.example") == ""
+
+
+def test_expiry_of_minio_touches_neither_audit_logs_nor_agents(start: Start) -> None:
+    site = start("minio_server")
+    make_buckets(site)
+    client = site.store.client()
+    for key in ("artifacts/1", "audit-logs/2026/1"):
+        client.put("circleci-data", key, b"x")
+    made = make_buckets(site, expiry_days=30)
+    assert made["changes"] == ["bucket circleci-data: objects below artifacts/ expire after 30 days"], made
+    assert not make_buckets(site, expiry_days=30)["changed"]
+    assert client.configuration("circleci-agents", "lifecycle") == b""
+    assert make_buckets(site, expiry_days=0)["changed"] and client.configuration("circleci-data", "lifecycle") == b""
+
+
 # --- a run that is killed -----------------------------------------------------------------------------------------------
 
 DRIVER = """

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from . import configuration
 from .client import S3Client, S3Error
+from .configuration import NO_EXPIRY, Expiry
 
 OWNER_KEY = ".onprem-circleci-site"
 """An object in each bucket that names the site. Two sites in one bucket would overwrite each other's agents and audit logs."""
@@ -18,7 +20,7 @@ OWNER_KEY = ".onprem-circleci-site"
 
 @dataclass(frozen=True)
 class BucketWish:
-    """What a bucket shall be like. ``versioning`` None leaves it as it is; ``public_list`` opens the listing too, where a kind cannot do less."""
+    """What a bucket shall be like. None leaves a thing as it is; ``public_list`` opens the listing too, where a kind cannot do less."""
 
     name: str
     variable: str
@@ -26,6 +28,8 @@ class BucketWish:
     public_read: bool = False
     public_list: bool = False
     versioning: Optional[bool] = None
+    expiry: Optional[Expiry] = None
+    origins: Optional[tuple[str, ...]] = None
 
 
 @dataclass
@@ -36,6 +40,8 @@ class BucketState:
     public_read: bool = False
     versioning: bool = False
     owner: str = ""
+    expiry: Expiry = NO_EXPIRY
+    origins: tuple[str, ...] = ()
     foreign_statements: list[Any] = field(default_factory=list)
 
     def lines(self, wish: BucketWish) -> list[str]:
@@ -46,6 +52,8 @@ class BucketState:
             lines.append(f"objects of bucket {wish.name} can be {'listed and ' if wish.public_list else ''}read by everybody")
         if self.versioning:
             lines.append(f"bucket {wish.name} keeps versions")
+        lines += [f"bucket {wish.name}: {line}" for line in self.expiry.lines()]
+        lines += [f"bucket {wish.name}: pages of {origin} may use presigned URLs" for origin in self.origins]
         return lines
 
 
@@ -106,6 +114,10 @@ def read_state(client: S3Client, wish: BucketWish) -> BucketState:
     state.public_read = wanted_pairs <= opened
     if wish.versioning is not None:
         state.versioning = client.versioning(wish.name)
+    if wish.expiry is not None:
+        state.expiry = configuration.read_expiry(client, wish.name)
+    if wish.origins is not None:
+        state.origins = configuration.read_origins(client, wish.name)
     if client.head(wish.name, OWNER_KEY) is not None:
         state.owner = client.get(wish.name, OWNER_KEY).body.decode(errors="replace").strip()
     return state
@@ -131,7 +143,9 @@ def problems(wish: BucketWish, state: BucketState) -> list[str]:
 
 def wanted_state(wish: BucketWish, state: BucketState) -> BucketState:
     """The state after ``apply``."""
-    return BucketState(True, wish.public_read, bool(wish.versioning) or state.versioning, wish.site, state.foreign_statements)
+    expiry = state.expiry if wish.expiry is None else wish.expiry
+    origins = state.origins if wish.origins is None else wish.origins
+    return BucketState(True, wish.public_read, bool(wish.versioning) or state.versioning, wish.site, expiry, origins, state.foreign_statements)
 
 
 def apply(client: S3Client, wish: BucketWish, state: BucketState) -> None:
@@ -142,6 +156,10 @@ def apply(client: S3Client, wish: BucketWish, state: BucketState) -> None:
         client.enable_versioning(wish.name)
     if not state.owner:
         client.put(wish.name, OWNER_KEY, f"{wish.site}\n".encode(), headers={"content-type": "text/plain"})
+    if wish.expiry is not None and wish.expiry != state.expiry:
+        configuration.write_expiry(client, wish.name, wish.expiry)
+    if wish.origins is not None and wish.origins != state.origins:
+        configuration.write_origins(client, wish.name, wish.origins)
     if wish.public_read and not state.public_read:
         policy = read_policy(wish.name, listing=wish.public_list)
         policy["Statement"] = [*state.foreign_statements, *policy["Statement"]]

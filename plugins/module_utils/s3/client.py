@@ -316,6 +316,34 @@ class S3Client:
         body = b'<VersioningConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Status>Enabled</Status></VersioningConfiguration>'
         self.expect(f"switching versioning on for bucket {bucket}", self.send("PUT", f"/{bucket}", {"versioning": ""}, _md5(body), body), 200)
 
+    def configuration(self, bucket: str, name: str) -> bytes:
+        """Document of a bucket's subresource such as C(lifecycle) or C(cors); empty where there is none."""
+        response = self.send("GET", f"/{bucket}", {name: ""})
+        if response.status == 404 and response.code != "NoSuchBucket":
+            return b""
+        return self.expect(f"reading the {name} of bucket {bucket}", response, 200).body
+
+    def put_configuration(self, bucket: str, name: str, body: bytes) -> None:
+        self.expect(f"setting the {name} of bucket {bucket}", self.send("PUT", f"/{bucket}", {name: ""}, _md5(body), body), 200, 204)
+
+    def delete_configuration(self, bucket: str, name: str) -> None:
+        self.expect(f"removing the {name} of bucket {bucket}", self.send("DELETE", f"/{bucket}", {name: ""}), 200, 204, 404)
+
+    def folders(self, bucket: str) -> list[str]:
+        """Top-level prefixes of a bucket, each with its slash."""
+        found: list[str] = []
+        query = {"list-type": "2", "delimiter": "/"}
+        while True:
+            response = self.expect(f"listing bucket {bucket}", self.send("GET", f"/{bucket}", query), 200)
+            root = _xml(response.body)
+            for node in root if root is not None else ():
+                if _local(node.tag) == "CommonPrefixes":
+                    found += [child.text or "" for child in node if _local(child.tag) == "Prefix"]
+            token = _text(response.body, "NextContinuationToken")
+            if _text(response.body, "IsTruncated") != "true" or not token:
+                return sorted(set(found))
+            query["continuation-token"] = token
+
     # --- objects --------------------------------------------------------------------------------------------------------
 
     def head(self, bucket: str, key: str) -> Optional[Response]:

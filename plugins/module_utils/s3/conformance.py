@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Optional
 
-from .client import S3Client, S3Error
+from .client import Response, S3Client, S3Error
+from .google import GoogleClient
 from .signature import Credentials, timestamp
 
 PREFIX = "onprem-circleci/probe"
@@ -125,6 +126,8 @@ class Conformance:
             ("trailer_checksum", "checksum as a trailer (SDKs over https)", self.trailer),
             ("conditional_put", "write only if absent", self.conditional),
             ("versioning", "versioned objects (Docker layer caching)", self.versioning),
+            ("single_put_limit", "largest object with presigned URLs", self.single_put_limit),
+            ("browsers", "other web origins kept out (CORS)", self.browsers),
             ("anonymous_refused", "data bucket closed without credentials", self.anonymous_refused),
             ("anonymous_agents", "agents readable without credentials", self.anonymous_agents),
             ("anonymous_agents_scope", "agents neither listable nor writable", self.anonymous_scope),
@@ -234,8 +237,11 @@ class Conformance:
         key = self._put("presigned-wrong")
         wrong = Credentials(self.credentials.access_key, self.credentials.secret_key + "x", self.credentials.region)
         response = self.client.open_url("GET", self.client.presign("GET", self.bucket, key, 60, credentials=wrong))
+        return self._refused(response, "the store does not check signatures: whoever reaches it reads everything")
+
+    def _refused(self, response: Response, otherwise: str) -> str:
         if response.status < 400:
-            raise _No("the store does not check signatures: whoever reaches it reads everything")
+            raise _No(otherwise)
         return f"{response.status} {response.code}".strip()
 
     def presigned_expired(self) -> str:
@@ -301,6 +307,19 @@ class Conformance:
             raise _No("objects have no version")
         return "on"
 
+    def single_put_limit(self) -> str:
+        """Nothing of that size is written; it is what a single PUT has by the definition of S3."""
+        raise _NotAsked("5 GB: one PUT for each artifact, cache and workspace; not tried")
+
+    def browsers(self) -> str:
+        key = self._put("browsers")
+        wire = {"origin": "https://probe.invalid", "access-control-request-method": "GET"}
+        response = self.client.send("OPTIONS", f"/{self.bucket}/{key}", headers=wire, signed=False)
+        allowed = response.header("access-control-allow-origin")
+        if response.status < 400 and allowed:
+            raise _No(f"pages of {'every origin' if allowed == '*' else 'any origin'} may use presigned URLs")
+        return f"{response.status} without an allowed origin"
+
     def anonymous_refused(self) -> str:
         key = self._put("anonymous")
         answers = {
@@ -335,6 +354,29 @@ class Conformance:
         if opened:
             raise _No(f"everybody may have it {' and '.join(opened)}")
         return "list and write refused"
+
+
+class GoogleConformance(Conformance):
+    """The same questions where Google has an answer of its own: no checksum headers and parts of S3."""
+
+    _of_s3 = ("multipart", "checksum_header", "checksum_checked", "trailer_checksum", "conditional_put")
+
+    def _checks(self) -> list[tuple[str, str, Callable[[], str]]]:
+        return [(name, title, self._own if name in self._of_s3 else check) for name, title, check in super()._checks()]
+
+    def _own(self) -> str:
+        raise _NotAsked("a question to S3; Google has calls of its own")
+
+    def presigned_wrong(self) -> str:
+        key = self._put("presigned-wrong")
+        url = self.client.presign("GET", self.bucket, key, 60, credentials=self.credentials)
+        return self._refused(self.client.open_url("GET", url), "the store does not check signatures: whoever reaches it reads everything")
+
+
+def conformance_of(client: S3Client, credentials: Credentials, bucket: str, agent_bucket: str = "") -> Conformance:
+    """The checks that fit the interface which *client* speaks."""
+    kind = GoogleConformance if isinstance(client, GoogleClient) else Conformance
+    return kind(client, credentials, bucket, agent_bucket)
 
 
 def table(results: list[Result]) -> list[str]:

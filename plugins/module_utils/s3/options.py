@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .client import S3Client
+from .client import S3Client, S3Error
+from .google import GoogleClient, ServiceAccount
 from .signature import Credentials
 
 STORE_SPEC: dict[str, Any] = {
     "endpoint": {"type": "str", "required": True},
-    "access_key": {"type": "str", "required": True, "no_log": False},
-    "secret_key": {"type": "str", "required": True, "no_log": True},
+    "access_key": {"type": "str", "default": "", "no_log": False},
+    "secret_key": {"type": "str", "default": "", "no_log": True},
     "region": {"type": "str", "default": "us-east-1"},
     "store_ca_certificate": {"type": "str", "default": ""},
     "backend": {"type": "bool", "default": False},
+    "speaks": {"type": "str", "choices": ["s3", "google"], "default": "s3"},
+    "service_account": {"type": "str", "default": "", "no_log": True},
 }
 
 
@@ -28,4 +31,12 @@ def credentials_from(options: Mapping[str, Any]) -> Credentials:
 
 def client_from(options: Mapping[str, Any]) -> S3Client:
     """The client that a module's options describe."""
+    if options["speaks"] == "google":
+        account = ServiceAccount.parse(options["service_account"]) if options["service_account"] else None
+        region = options["region"]
+        # The default is a region of S3 and means that none was chosen.
+        location = "" if region == "us-east-1" else region
+        return GoogleClient(options["endpoint"], account, ca_data=options["store_ca_certificate"], location=location)
+    if not options["access_key"] or not options["secret_key"]:
+        raise S3Error("access_key and secret_key are empty; set circleci_object_storage_access_key and circleci_object_storage_secret_key")
     return S3Client(options["endpoint"], credentials_from(options), ca_data=options["store_ca_certificate"], backend=options["backend"])

@@ -303,6 +303,7 @@ def object_storage_page(catalog: Catalog) -> str:
         ("Multipart", "multipart"),
         ("Versioning", "versioning"),
         ("Lifecycle", "lifecycle"),
+        ("CORS", "cors"),
         ("STS", "sts"),
         ("Policies", "bucket_policy"),
         ("Anonymous objects", "anonymous_prefix"),

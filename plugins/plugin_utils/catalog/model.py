@@ -347,6 +347,7 @@ class ObjectStorageOption:
     multipart: bool | None
     versioning: bool | None
     lifecycle: bool | None
+    cors: Literal["bucket", "server"] | None
     sts: bool | None
     bucket_policy: bool | None
     anonymous_prefix: bool | None

@@ -7,7 +7,7 @@ The facts are the catalog's; here is what follows from them. Worked out on the c
 """
 
 from .agents import AgentsError, agent_objects
-from .kinds import MANAGED, capabilities, problems, unproven
+from .kinds import CHOICES, KEEP_DATA, MANAGED, capabilities, problems, unproven
 from .running import ServiceError, service
 
-__all__ = ["MANAGED", "AgentsError", "ServiceError", "agent_objects", "capabilities", "problems", "service", "unproven"]
+__all__ = ["CHOICES", "KEEP_DATA", "MANAGED", "AgentsError", "ServiceError", "agent_objects", "capabilities", "problems", "service", "unproven"]

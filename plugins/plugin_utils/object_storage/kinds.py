@@ -13,14 +13,26 @@ from urllib.parse import urlsplit
 from ..catalog import Catalog, UnknownNameError
 from ..catalog.model import ObjectStorageOption
 
-MANAGED = ("versitygw_posix", "versitygw_s3", "versitygw_azure", "minio_server", "minio_gateway_azure", "minio_gateway_s3")
+MANAGED = ("versitygw_posix", "versitygw_s3", "versitygw_azure", "minio_server", "minio_nas", "minio_gateway_azure", "minio_gateway_s3")
 """Kinds that the collection can run on hosts of its own."""
+
+KEEP_DATA = ("versitygw_posix", "minio_server", "minio_nas")
+"""Those among them that keep the objects in a folder of their host."""
+
+CHOICES = (*MANAGED, "aws_s3_keys", "aws_s3_irsa", "gcs_key", "gcs_workload_identity", "do_spaces", "s3")
+"""What a site can choose. The others of the catalog are S3 stores that somebody else runs: s3."""
+
+SPEAK_GOOGLE = ("gcs_key", "gcs_workload_identity")
+"""Kinds whose buckets are filled by the interface of Cloud Storage and not by that of S3."""
+
+_AWS_BUCKET = re.compile(r"(?!xn--|sthree-|amzn-s3-demo-)(?!.*(-s3alias|--ol-s3|--x-s3|--table-s3)$)")
 
 CAPABILITIES = (
     ("presigned", "presigned URLs"),
     ("multipart", "multipart upload"),
     ("versioning", "versioned objects (Docker layer caching)"),
     ("lifecycle", "expiry rules"),
+    ("cors", "rules for browsers (CORS)"),
     ("sts", "temporary credentials (presigned URLs switched off)"),
     ("bucket_policy", "bucket policies"),
     ("anonymous_prefix", "anonymous reads without listing (agents)"),
@@ -39,7 +51,7 @@ def capabilities(catalog: Catalog, kind: str) -> dict[str, Any]:
     """What the catalog says of a kind: the answers by name, and the same as lines for people."""
     option = catalog.object_storage_option(kind)
     answers = {name: getattr(option, name) for name, _title in CAPABILITIES}
-    words = {True: "yes", False: "no", None: "unknown"}
+    words = {True: "yes", False: "no", None: "unknown", "bucket": "yes", "server": "yes, for all buckets at once"}
     lines = [f"{title:<52} {words[answers[name]]}" for name, title in CAPABILITIES]
     state = "maintained" if option.maintained else "NOT MAINTAINED" if option.maintained is False else "unknown whether maintained"
     head = f"{option.id} ({option.kind}{f', {option.version}' if option.version else ''}, {state})"
@@ -57,7 +69,9 @@ def capabilities(catalog: Catalog, kind: str) -> dict[str, Any]:
         "certainty": option.certainty,
         "source": option.source,
         # Where the listing cannot be kept closed, the bucket of the agents may be listed: nothing else lies in it.
-        "agents": "objects" if option.anonymous_prefix else "listed" if option.anonymous_bucket else "none",
+        # Of a store that nobody here knows the least is asked, and tried.
+        "agents": "objects" if option.anonymous_prefix or option.anonymous_prefix is None else "listed" if option.anonymous_bucket else "none",
+        "speaks": "google" if option.id in SPEAK_GOOGLE else "s3",
     }
 
 
@@ -68,7 +82,7 @@ def problems(catalog: Catalog, site: Mapping[str, Any], hosts: int) -> list[str]
         option = catalog.object_storage_option(str(kind))
     except UnknownNameError:
         return []  # the check of the variable's choices has said so
-    found = [*_unmaintained(catalog, site, option), *_asked_too_much(site, option), *_hosts(option, hosts), *_buckets(site, option)]
+    found = [*_unmaintained(catalog, site, option), *_asked_too_much(site, option), *_hosts(option, hosts), *_buckets(site, option), *_identity(site, option)]
     if hosts and option.id in MANAGED:
         found += [*_backend(site, option), *_credentials(site, option)]
     return found
@@ -94,7 +108,20 @@ def _unmaintained(catalog: Catalog, site: Mapping[str, Any], option: ObjectStora
 
 def _asked_too_much(site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:
     found = []
-    if site.get("circleci_object_storage_versioning") and option.versioning is not True:
+    # What an unknown store can do is found out by trying; a known one is asked for nothing that it is not known to do.
+    unknown = (None,) if option.id == "s3" else ()
+    if site.get("circleci_object_storage_expiry_days") and option.lifecycle not in (True, *unknown):
+        found.append(
+            f"circleci_object_storage_expiry_days: found {site['circleci_object_storage_expiry_days']}, but {option.id} "
+            f"{'has no expiry rules' if option.lifecycle is False else 'is not known to have expiry rules'}; allowed is 0, and expiry by whoever runs "
+            "the store behind or its disk, or another kind."
+        )
+    if site.get("circleci_object_storage_origins") and option.cors is None and not unknown:
+        found.append(
+            f"circleci_object_storage_origins: is set, but no rules for browsers can be given to {option.id} from here; allowed is an empty list, and rules "
+            "by whoever owns the store, or another kind."
+        )
+    if site.get("circleci_object_storage_versioning") and option.versioning not in (True, *unknown):
         found.append(
             f"circleci_object_storage_versioning: found true, but {option.id} "
             f"{'cannot keep versions' if option.versioning is False else 'is not known to keep versions'}; allowed is false, which goes without "
@@ -102,12 +129,12 @@ def _asked_too_much(site: Mapping[str, Any], option: ObjectStorageOption) -> lis
         )
     values = site.get("circleci_values")
     s3 = (values.get("object_storage") or {}).get("s3") if isinstance(values, Mapping) else None
-    if isinstance(s3, Mapping) and s3.get("presigned") is False and option.sts is not True:
+    if isinstance(s3, Mapping) and s3.get("presigned") is False and option.sts not in (True, *unknown):
         found.append(
             f"circleci_values.object_storage.s3.presigned: found false, which needs temporary credentials, and {option.id} "
             f"{'has none' if option.sts is False else 'is not known to have them'}; allowed is true, where an object has 5 GB at most."
         )
-    if not option.anonymous_prefix and not option.anonymous_bucket and option.kind != "service":
+    if option.anonymous_prefix is False and option.anonymous_bucket is False:
         found.append(f"circleci_object_storage_kind: found {option.id}, which cannot serve the agents without credentials; choose another kind.")
     return found
 
@@ -118,7 +145,7 @@ def _hosts(option: ObjectStorageOption, hosts: int) -> list[str]:
             f"circleci_object_storage: found {hosts} host(s) in this group, but {option.id} is run by somebody else; "
             "take them out of the group, or choose a kind that this collection runs: " + ", ".join(MANAGED) + "."
         ]
-    if hosts > 1 and option.kind == "server":
+    if hosts > 1 and option.kind == "server" and "nfs" not in option.backends:
         return [
             f"circleci_object_storage: found {hosts} hosts in this group, and {option.id} keeps the objects on its own host, so that each would have "
             "others; allowed is one host, or a gateway (versitygw_s3, versitygw_azure) on several behind one name."
@@ -139,12 +166,41 @@ def _buckets(site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:
             f"circleci_object_storage_bucket: found {data!r} with {len(data)} characters; "
             f"{option.id} allows 55, as it makes a second bucket with -gateway at the end."
         )
+    if "aws_s3" in option.backends:
+        found += [
+            f"{name}: found {value!r}; AWS keeps names that begin with xn--, sthree- or amzn-s3-demo-, or end with -s3alias, --ol-s3, --x-s3 or --table-s3."
+            for name, value in (("circleci_object_storage_bucket", data), ("circleci_object_storage_agent_bucket", agents))
+            if not _AWS_BUCKET.match(value)
+        ]
+    if option.id in SPEAK_GOOGLE:
+        found += [
+            f"{name}: found {value!r}; Google allows no name that begins with goog or contains google."
+            for name, value in (("circleci_object_storage_bucket", data), ("circleci_object_storage_agent_bucket", agents))
+            if value.startswith("goog") or "google" in value
+        ]
     if "azure_blob" in option.backends:
         found += [
             f"{name}: found {value!r}; Azure allows no two hyphens in a row in the name of a container."
             for name, value in (("circleci_object_storage_bucket", data), ("circleci_object_storage_agent_bucket", agents))
             if "--" in value
         ]
+    return found
+
+
+def _identity(site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:
+    """Roles of a cloud and the keys that go with a kind or do not."""
+    found = []
+    for name, kind, what in (
+        ("irsa_role", "aws_s3_irsa", "the ARN of the role that pods take"),
+        ("workload_identity", "gcs_workload_identity", "the service account that pods act as"),
+    ):
+        variable, value = f"circleci_object_storage_{name}", site.get(f"circleci_object_storage_{name}")
+        if value and option.id != kind:
+            found.append(f"{variable}: is set, but {option.id} does not use it; take it out, or choose {kind}.")
+        elif not value and option.id == kind:
+            found.append(f"{variable}: not set, and {kind} needs it; allowed is {what}.")
+    if site.get("circleci_object_storage_service_account") and option.id not in SPEAK_GOOGLE:
+        found.append(f"circleci_object_storage_service_account: is set, but {option.id} does not use it; take it out, or choose gcs_key.")
     return found
 
 

@@ -14,6 +14,7 @@ from .kinds import MANAGED
 CONFIG_DIR = "/etc/onprem-circleci/object-storage"
 PROGRAM_DIR = "/usr/local/bin"
 USER = "circleci-store"
+_ARTIFACTS = {"minio_gateway_azure": "minio-gateway-azure", "minio_gateway_s3": "minio-gateway-s3", "minio_nas": "minio-nas"}
 
 
 class ServiceError(Exception):
@@ -32,7 +33,7 @@ def service(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     config = _config(options)
     family, _line, backend = kind.partition("_")
     made = (_versitygw if family == "versitygw" else _minio)(backend, options)
-    artifact = {"minio_gateway_azure": "minio-gateway-azure", "minio_gateway_s3": "minio-gateway-s3"}.get(kind, family)
+    artifact = _ARTIFACTS.get(kind, family)
     environment = {**made["environment"], **{name: str(value) for name, value in (options.get("environment") or {}).items()}}
     return {
         "kind": kind,
@@ -123,7 +124,12 @@ def _minio(mode: str, options: Mapping[str, Any]) -> dict[str, Any]:
     }
     common = ["--quiet", "--address", _listen(options), "--certs-dir", f"{_config(options)}/certs"]
     folders: list[str] = []
-    if mode == "server":
+    if options.get("origins"):
+        environment["MINIO_API_CORS_ALLOW_ORIGIN"] = ",".join(options["origins"])
+    if mode == "nas":
+        data = f"{options['data_dir']}/minio-nas"
+        arguments, folders = ["gateway", "nas", *common, data], [options["data_dir"], data]
+    elif mode == "server":
         data = f"{options['data_dir']}/minio"
         arguments, folders = ["server", *common, data], [options["data_dir"], data]
     elif mode == "gateway_azure":

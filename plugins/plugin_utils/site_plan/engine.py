@@ -17,7 +17,7 @@ from ...module_utils.preflight.findings import PROBLEM, WARNING, Finding, apply_
 from ..bundle_contents import VENDOR_REGISTRY, bundle_contents
 from ..catalog import Catalog
 from ..catalog.versions import minor_of
-from ..object_storage import unproven
+from ..object_storage import KEEP_DATA, unproven
 from ..port_model import PortModel, Problem, SiteHost, rule_table
 from ..values import compose_data, site_facts
 from ..values.secret_plan import DOMAIN_TLS, SITE_CA, host_of, is_address, secret_plan
@@ -157,7 +157,7 @@ class _Things:
             "own_registry": bool(request.hosts("circleci_registry")),
             "versitygw": kind.startswith("versitygw"),
             "minio": kind.startswith("minio"),
-            "store_keeps_data": kind in ("versitygw_posix", "minio_server"),
+            "store_keeps_data": kind in KEEP_DATA,
             "store_tls": str(request.store.get("endpoint") or "").startswith("https:"),
             "metallb": request.load_balancer.get("kind") == "metallb",
             "local_path": request.storage_class == "local_path",
@@ -477,7 +477,7 @@ def _sizes(request: Request, catalog: Catalog) -> list[dict[str, Any]]:
     advice = next((item for item in catalog.requirements(request.release) if item.id == "nomad_client_size"), None)
     if advice is not None and request.hosts("circleci_nomad_clients"):
         rows.append({"what": "disk, memory and CPUs for jobs", "host": "each Nomad client", "size": f"{advice.value} (vendor)"})
-    if str(request.store.get("kind")) in ("versitygw_posix", "minio_server"):
+    if str(request.store.get("kind")) in KEEP_DATA:
         store = ", ".join(host.name for host in request.hosts("circleci_object_storage"))
         rows.append({"what": "artifacts, caches, workspaces and logs", "host": store or "object storage", "size": "grows with the jobs"})
     return rows

@@ -21,7 +21,7 @@ CONDITIONS = {
     "own_registry": "`circleci_registry` has a host",
     "versitygw": "`circleci_object_storage_kind` is one of `versitygw_*`",
     "minio": "`circleci_object_storage_kind` is one of `minio_*`",
-    "store_keeps_data": "`circleci_object_storage_kind` is `versitygw_posix` or `minio_server`",
+    "store_keeps_data": "`circleci_object_storage_kind` is `versitygw_posix`, `minio_server` or `minio_nas`",
     "store_tls": "`circleci_object_storage_endpoint` begins with `https:`",
     "metallb": "`circleci_load_balancer: metallb`",
     "local_path": "`circleci_storage_class: local_path`",

@@ -72,7 +72,8 @@ def compose(facts: SiteFacts, catalog: Catalog, chart_schema: dict[str, Any] | N
         images = catalog.images(facts.release)
     except CatalogError as error:
         return Composition({}, [], [], [f"release: {error}"])
-    draft = Draft(facts, book, images)
+    balancer = next((dict(item.load_balancer.value or {}) for item in catalog.platforms() if item.id == facts.platform), {})
+    draft = Draft(facts, book, images, balancer)
     if facts.minor < FULL_SUPPORT:
         draft.warnings.append(
             f"Release {facts.release} is past the vendor's support: its values are composed from data and were never tried."

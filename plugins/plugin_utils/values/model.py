@@ -81,6 +81,7 @@ class LoadBalancer:
     kind: str = "provided"
     address: str = ""
     internal: bool = False
+    idle_minutes: int = 0
     annotations: dict[str, str] = dataclasses.field(default_factory=dict)
     source_ranges: list[str] = dataclasses.field(default_factory=list)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from .knowledge import KeyBook
@@ -77,10 +77,12 @@ UNPRINTED_IMAGE_KEYS: dict[str, tuple[str, str]] = {
 class Draft:
     """What the rules write on."""
 
-    def __init__(self, facts: SiteFacts, book: KeyBook, images: Iterable[ImageRow]) -> None:
+    def __init__(self, facts: SiteFacts, book: KeyBook, images: Iterable[ImageRow], balancer: Mapping[str, Any] | None = None) -> None:
         self.facts = facts
         self.book = book
         self.images = list(images)
+        self.balancer = dict(balancer or {})
+        """What the catalog says of load balancers of the platform."""
         self.minor = facts.minor
         self.settings: dict[Path, Setting] = {}
         self.errors: list[str] = []
@@ -516,24 +518,25 @@ def _external_nomad(draft: Draft) -> None:
 
 
 def load_balancer(draft: Draft) -> None:
-    facts = draft.facts
+    """Annotations are those of the catalog; what a platform has none for is said."""
+    facts, known = draft.facts, draft.balancer
     lb = facts.load_balancer
     annotations: dict[str, str] = {}
     own_key_works = facts.platform in ("eks", "gke")
+    metallb = lb.kind == "metallb"
     if lb.internal and own_key_works:
         draft.put("nginx.private_load_balancers", True, "load_balancer.internal", PHASE_2)
-    if lb.kind == "metallb":
+    elif lb.internal and not metallb and known.get("internal_annotation"):
+        annotations.update(known["internal_annotation"])
+    elif lb.internal and not metallb:
+        draft.warnings.append(
+            f"load_balancer.internal has no effect on platform {facts.platform}: nginx.private_load_balancers is for EKS and GKE."
+        )
+    if metallb:
         if lb.address:
-            annotations["metallb.io/loadBalancerIPs"] = lb.address
-    elif facts.platform == "azure":
-        if lb.internal:
-            annotations["service.beta.kubernetes.io/azure-load-balancer-internal"] = "true"
-        if lb.address:
-            annotations["service.beta.kubernetes.io/azure-load-balancer-ipv4"] = lb.address
+            annotations[(known.get("metallb") or {}).get("address_annotation", "metallb.io/loadBalancerIPs")] = lb.address
     elif facts.platform == "digitalocean":
-        annotations["service.beta.kubernetes.io/do-loadbalancer-name"] = facts.domain.replace(".", "-")
-        if lb.internal:
-            annotations["service.beta.kubernetes.io/do-loadbalancer-network"] = "INTERNAL"
+        annotations[known["name_annotation"]] = facts.domain.replace(".", "-")
         if lb.address:
             draft.warnings.append(
                 "load_balancer.address is not used: DigitalOcean gives its load balancers an address that cannot be chosen."
@@ -542,14 +545,13 @@ def load_balancer(draft: Draft) -> None:
         if lb.address:
             draft.warnings.append(
                 "load_balancer.address is not used on EKS: give the ids of Elastic IPs by the annotation "
-                "service.beta.kubernetes.io/aws-load-balancer-eip-allocations."
+                f"{known['fixed_address_annotation']}."
             )
+    elif lb.address and known.get("fixed_address_annotation"):
+        annotations[known["fixed_address_annotation"]] = lb.address
     elif lb.address:
         draft.put("nginx.loadBalancerIp", lb.address, "load_balancer.address", TABLE)
-    if lb.internal and not own_key_works and facts.platform not in ("azure", "digitalocean") and lb.kind != "metallb":
-        draft.warnings.append(
-            f"load_balancer.internal has no effect on platform {facts.platform}: nginx.private_load_balancers is for EKS and GKE."
-        )
+    _idle_time(draft, annotations)
     annotations.update(lb.annotations)
     for name, text in sorted(annotations.items()):
         own = name in lb.annotations
@@ -560,6 +562,26 @@ def load_balancer(draft: Draft) -> None:
             draft.put("nginx.loadBalancerSourceRanges", list(lb.source_ranges), "load_balancer.source_ranges", TABLE)
         else:
             draft.errors.append("load_balancer.source_ranges needs release 4.3 or later: take it out.")
+
+
+def _idle_time(draft: Draft, annotations: dict[str, str]) -> None:
+    minutes, known = draft.facts.load_balancer.idle_minutes, draft.balancer
+    low, high = int(known.get("idle_timeout_default_minutes") or 0), int(known.get("idle_timeout_max_minutes") or 0)
+    if not minutes:
+        if low and draft.facts.load_balancer.kind != "metallb":
+            draft.warnings.append(
+                f"load_balancer.idle_minutes is 0: the load balancer drops connections after {low} quiet minutes, and those of Nomad clients and logs are "
+                f"quiet for longer. Allowed are {low} to {high}."
+            )
+    elif not known.get("idle_timeout_annotation") or draft.facts.load_balancer.kind == "metallb":
+        draft.errors.append(
+            f"load_balancer.idle_minutes is {minutes}: no annotation is known for it with {draft.facts.load_balancer.kind} on platform "
+            f"{draft.facts.platform}. Set it to 0, and the time where the load balancer is made."
+        )
+    elif not low <= minutes <= high:
+        draft.errors.append(f"load_balancer.idle_minutes is {minutes}: platform {draft.facts.platform} allows {low} to {high}.")
+    else:
+        annotations[known["idle_timeout_annotation"]] = str(minutes)
 
 
 def tls(draft: Draft) -> None:

@@ -325,7 +325,7 @@ def _operator(facts: SiteFacts) -> list[dict[str, Any]]:
         keys = [
             _key(
                 "gcs_sa.json", input="object_storage_gcs_service_account", form="json",
-                option="circleci_secrets_object_storage_gcs_service_account",
+                option="circleci_object_storage_service_account",
             )
         ]
     else:

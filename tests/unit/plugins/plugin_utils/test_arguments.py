@@ -76,11 +76,22 @@ def test_release_without_quotes_is_explained() -> None:
         ("circleci_bundle_allow_unsigned", "maybe"),
         ("circleci_gates_passed", ["coffee"]),
         ("circleci_waivers", [{"name": "four_nodes"}]),
+        ("circleci_object_storage_expiry_days", -1),
+        ("circleci_object_storage_expiry_days", 40000),
+        ("circleci_object_storage_origins", ["https://app.ci.example.com/path"]),
+        ("circleci_object_storage_origins", ["*"]),
     ],
 )
 def test_wrong_meaning_is_refused_with_name_and_value(name: str, wrong: Any) -> None:
     found = problems(**{name: wrong})
     assert len(found) == 1 and found[0].startswith(name + ":")
+
+
+def test_keys_of_s3_are_not_needed_by_a_store_of_google() -> None:
+    missing = ("circleci_object_storage_access_key", "circleci_object_storage_secret_key")
+    of_s3 = " ".join(problems("secrets"))
+    of_google = " ".join(problems("secrets", circleci_object_storage_kind="gcs_key"))
+    assert all(f"{name}: not set" in of_s3 and name not in of_google for name in missing)
 
 
 def test_unknown_name_is_refused_with_the_nearest_known_one() -> None:

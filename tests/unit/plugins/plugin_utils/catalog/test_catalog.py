@@ -157,7 +157,7 @@ def test_named_rows_are_found(catalog: Catalog) -> None:
     assert catalog.image("4.10.0", "kong").reference == "kong:3.4.2"
     assert catalog.secret("4.10.0", "mongodb").name == "mongodb-credentials"
     assert catalog.file("4.10.0", "nomad-client").version == "1.7.7"
-    assert catalog.object_storage_option("s3").id == "aws_s3_keys"
+    assert catalog.object_storage_option("do_spaces").id == "do_spaces_direct"
 
 
 def test_an_image_without_a_tag_has_no_reference(catalog: Catalog) -> None:

@@ -48,7 +48,7 @@ def problems(hosts: int = 1, **changes: Any) -> list[str]:
 
 def test_each_managed_kind_is_a_choice_of_the_site_and_known_to_the_catalog() -> None:
     choices = yaml.safe_load((ROOT / "arguments.yml").read_text(encoding="utf-8"))["arguments"]["circleci_object_storage_kind"]["choices"]
-    assert set(object_storage.MANAGED) | {"s3"} == set(choices)
+    assert list(object_storage.CHOICES) == choices
     for kind in choices:
         assert object_storage.capabilities(CATALOG, kind)["agents"] != "none", f"{kind} could not serve the agents"
 
@@ -64,6 +64,14 @@ def test_each_managed_kind_is_a_choice_of_the_site_and_known_to_the_catalog() ->
         {"kind": "minio_server", "accepted_risks": ["minio_server"]},
         {"kind": "minio_gateway_azure", "accepted_risks": ["minio_gateway_azure"], **AZURE_BEHIND},
         {"kind": "minio_gateway_s3", "accepted_risks": ["minio_gateway_s3"], **S3_BEHIND},
+        {"kind": "minio_server", "accepted_risks": ["minio_server"], "expiry_days": 90, "origins": ["https://app.ci.example.com"]},
+        {"kind": "minio_nas", "accepted_risks": ["minio_nas"], "hosts": 2},
+        {"kind": "s3", "hosts": 0, "versioning": True, "expiry_days": 90},
+        {"kind": "do_spaces", "hosts": 0, "versioning": True, "expiry_days": 90},
+        {"kind": "aws_s3_keys", "hosts": 0},
+        {"kind": "aws_s3_irsa", "hosts": 0, "irsa_role": "arn:aws:iam::1:role/x", "values": {"object_storage": {"s3": {"presigned": False}}}},
+        {"kind": "gcs_key", "hosts": 0, "versioning": True, "service_account": "{}"},
+        {"kind": "gcs_workload_identity", "hosts": 0, "workload_identity": "x@p.iam.gserviceaccount.com"},
     ],
 )
 def test_sound_choices_have_no_problem(choice: dict[str, Any]) -> None:
@@ -79,6 +87,17 @@ def test_sound_choices_have_no_problem(choice: dict[str, Any]) -> None:
         ({"accepted_risks": ["minio"]}, "circleci_object_storage_accepted_risks", ["'minio'", "minio_server"]),
         ({"kind": "versitygw_azure", "versioning": True, **AZURE_BEHIND}, "circleci_object_storage_versioning", ["cannot keep versions", "Docker layer caching"]),
         ({"values": {"object_storage": {"s3": {"presigned": False}}}}, "circleci_values.object_storage.s3.presigned", ["temporary credentials", "5 GB"]),
+        ({"expiry_days": 30}, "circleci_object_storage_expiry_days", ["versitygw_posix has no expiry rules", "allowed is 0"]),
+        ({"kind": "gcs_key", "hosts": 0, "expiry_days": 30}, "circleci_object_storage_expiry_days", ["not known to have"]),
+        ({"kind": "gcs_key", "hosts": 0, "origins": ["https://a.example"]}, "circleci_object_storage_origins", ["gcs_key", "empty list"]),
+        ({"kind": "aws_s3_irsa", "hosts": 0}, "circleci_object_storage_irsa_role", ["not set", "ARN"]),
+        ({"irsa_role": "arn"}, "circleci_object_storage_irsa_role", ["versitygw_posix does not use it", "aws_s3_irsa"]),
+        ({"kind": "gcs_workload_identity", "hosts": 0}, "circleci_object_storage_workload_identity", ["not set"]),
+        ({"service_account": "hidden"}, "circleci_object_storage_service_account", ["does not use it", "gcs_key"]),
+        ({"kind": "aws_s3_keys", "hosts": 0, "bucket": "xn--data"}, "circleci_object_storage_bucket", ["xn--data", "AWS"]),
+        ({"kind": "aws_s3_keys", "hosts": 0, "agent_bucket": "agents--ol-s3"}, "circleci_object_storage_agent_bucket", ["AWS"]),
+        ({"kind": "gcs_key", "hosts": 0, "bucket": "my-google-data"}, "circleci_object_storage_bucket", ["Google"]),
+        ({"kind": "minio_nas"}, "circleci_object_storage_kind", ["2022-04-29", "CVE-2022-31028"]),
         ({"hosts": 2}, "circleci_object_storage", ["2 hosts", "one host"]),
         ({"kind": "s3"}, "circleci_object_storage", ["run by somebody else"]),
         ({"agent_bucket": "circleci-data"}, "circleci_object_storage_agent_bucket", ["circleci-data", "any other name"]),
@@ -144,6 +163,12 @@ def test_certificate_is_used_where_it_is_put() -> None:
     assert (made["environment"]["VGW_CERT"], made["environment"]["VGW_KEY"]) == (made["certificate"], made["private_key"])
     made = object_storage.service("minio_server", {**OPTIONS, "tls": True})
     assert made["arguments"][made["arguments"].index("--certs-dir") + 1] == made["certificate"].rsplit("/", 1)[0]
+
+
+def test_origins_are_the_whole_servers_with_minio() -> None:
+    made = object_storage.service("minio_server", {**OPTIONS, "origins": ["https://a.example", "https://b.example"]})
+    assert made["environment"]["MINIO_API_CORS_ALLOW_ORIGIN"] == "https://a.example,https://b.example"
+    assert "MINIO_API_CORS_ALLOW_ORIGIN" not in object_storage.service("minio_server", OPTIONS)["environment"]
 
 
 def test_azure_without_a_key_leaves_it_to_the_managed_identity() -> None:
