@@ -14,6 +14,7 @@ from ansible.errors import AnsibleFilterError
 from ..module_utils.mirror.oci import Reference
 from ..plugin_utils.bundle_contents import ContentsError, bundle_contents
 from ..plugin_utils.catalog import Catalog, CatalogError
+from ..plugin_utils.catalog.versions import minor_of
 from ..plugin_utils.port_model import SiteInventoryError, site_group, site_members
 from ..plugin_utils.values import secret_plan
 
@@ -146,6 +147,32 @@ def preflight_facts(release: str) -> dict[str, Any]:
     }
 
 
+def platform_facts(name: str, release: str) -> dict[str, Any]:
+    """What the preflight checks need to know of platforms, as plain data: all ways to tell them, and the verdict on the one that is said."""
+    catalog = Catalog.load()
+    try:
+        said = catalog.platform(name)
+        verdict = said.verdict(minor_of(release))
+    except (CatalogError, KeyError) as error:
+        raise AnsibleFilterError(f"platform_facts: {error}") from error
+    return {
+        "id": said.id,
+        "name": said.name,
+        "verdict": verdict.status,
+        "note": verdict.note or "",
+        "source": verdict.source,
+        "blockers": [fact.value for fact in said.blockers],
+        "runner_needed": said.runner_needed.value,
+        "detect": {platform.id: list(platform.detect.value) for platform in catalog.platforms()},
+        "ingress": [
+            {"name": holder, "setting": variant["ingress_setting"]}
+            for platform in catalog.platforms()
+            for variant in platform.variants.values()
+            for holder in variant.get("ingress_names", ())
+        ],
+    }
+
+
 def nomad_client_secret(host: str) -> dict[str, Any]:
     """What to read for the certificate of one Nomad client, as an item for the module site_secret_values."""
     return {"name": secret_plan.nomad_client_secret(host), "optional": True}
@@ -186,6 +213,7 @@ class FilterModule:
             "past_gates": past_gates,
             "exit_at_open_gates": exit_at_open_gates,
             "preflight_facts": preflight_facts,
+            "platform_facts": platform_facts,
             "nomad_client_facts": nomad_client_facts,
             "nomad_client_secret": nomad_client_secret,
         }

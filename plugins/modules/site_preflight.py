@@ -32,6 +32,7 @@ options:
     description:
       - Facts of the release from the catalog.
       - Keys C(version), C(kubernetes_min), C(kubernetes_max), C(cluster_nodes), C(cluster_cpus), C(cluster_memory_gb), C(upgrade_from), C(support_end).
+      - With C(platform), from the filter P(onprem.circleci_server.platform_facts#filter), and C(load_balancer) the platform is looked at as well.
     type: dict
     required: true
   brings_storage_class:
@@ -160,7 +161,9 @@ def read_bundle(folder: str, release: str) -> Finding:
 def collect(options: dict[str, Any]) -> list[Finding]:
     """Run every check of the site."""
     facts = ask_cluster(options["kubeconfig"], options["namespace"], secrets=bool(options["secrets"]))
-    findings = site.check_cluster(facts, options["release"], brings_storage_class=options["brings_storage_class"], kubeconfig=options["kubeconfig"])
+    findings = site.check_cluster(
+        facts, options["release"], brings_storage_class=options["brings_storage_class"], kubeconfig=options["kubeconfig"], namespace=options["namespace"]
+    )
     if options["secrets"]:
         findings += site.check_secrets(facts, options["secrets"], options["namespace"])
     known = options["registry_username"] and options["registry_password"]

@@ -21,6 +21,7 @@ from typing import Any, Optional
 from ..helm.kube import KubeApi, KubeError, core
 from ..helm.releases import decode
 from .findings import OK, PROBLEM, WARNING, Finding
+from .platform import Holder, check_ports, check_said, check_storage, detected, read_holders
 
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 _GIB = 1024**3
@@ -37,6 +38,8 @@ class ClusterFacts:
     storage_classes: Sequence[Mapping[str, Any]] = ()
     api_groups: Sequence[str] = ()
     secrets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    holders: Sequence[Holder] = ()
+    """What holds 80 and 443."""
     installed: str = ""
     """Release that Helm has installed last, whether it became ready or not."""
 
@@ -72,11 +75,12 @@ def read_cluster(api: KubeApi, namespace: str, *, secrets: bool) -> ClusterFacts
             version=str(api.request("GET", "/version").get("gitVersion", "")),
             nodes=[_node(item) for item in api.request("GET", "/api/v1/nodes").get("items") or ()],
             storage_classes=[
-                {"name": item["metadata"]["name"], "annotations": item["metadata"].get("annotations") or {}}
+                {"name": item["metadata"]["name"], "annotations": item["metadata"].get("annotations") or {}, "provisioner": item.get("provisioner", "")}
                 for item in api.request("GET", "/apis/storage.k8s.io/v1/storageclasses").get("items") or ()
             ],
             api_groups=[str(group["name"]) for group in api.request("GET", "/apis").get("groups") or ()],
             secrets={item["metadata"]["name"]: sorted(item.get("data") or {}) for item in found.get("items") or ()},
+            holders=read_holders(api),
             installed=installed_release(api, namespace),
         )
     except KubeError as error:
@@ -87,17 +91,21 @@ def _node(item: Mapping[str, Any]) -> dict[str, Any]:
     status = item.get("status") or {}
     room = status.get("allocatable") or {}
     ready = any(entry.get("type") == "Ready" and entry.get("status") == "True" for entry in status.get("conditions") or ())
-    return {"name": item["metadata"]["name"], "ready": ready, "cpu": room.get("cpu", "0"), "memory": room.get("memory", "0")}
+    provider = str((item.get("spec") or {}).get("providerID") or "")
+    return {"name": item["metadata"]["name"], "ready": ready, "provider_id": provider, "cpu": room.get("cpu", "0"), "memory": room.get("memory", "0")}
 
 
 def _finding(check: str, good: bool, subject: str, found: str, expected: str, source: str, remedy: str, level: str = PROBLEM) -> Finding:
     return Finding(check, OK if good else level, subject, found, expected, source, "" if good else remedy)
 
 
-def check_cluster(facts: ClusterFacts, release: Mapping[str, Any], *, brings_storage_class: bool, kubeconfig: str) -> list[Finding]:
+def check_cluster(
+    facts: ClusterFacts, release: Mapping[str, Any], *, brings_storage_class: bool, kubeconfig: str, namespace: str = "circleci-server"
+) -> list[Finding]:
     """Kubernetes range, size, StorageClass and OpenShift.
 
-    *release* holds ``version``, ``kubernetes_min``, ``kubernetes_max``, ``cluster_nodes``, ``cluster_cpus`` and ``cluster_memory_gb``.
+    *release* holds ``version``, ``kubernetes_min``, ``kubernetes_max``, ``cluster_nodes``, ``cluster_cpus`` and ``cluster_memory_gb``, and may hold
+    ``platform``, what the catalog knows of the one that is said, and ``load_balancer``.
     """
     if facts.error:
         return [
@@ -121,10 +129,16 @@ def check_cluster(facts: ClusterFacts, release: Mapping[str, Any], *, brings_sto
                 "circleci_platform",
                 "OpenShift API groups",
                 "any other Kubernetes",
-                "vendor overview, platform table",
+                "vendor overview, platform table: known not to work",
                 "CircleCI Server is known not to work on OpenShift; there is no override. Use another cluster.",
             )
         )
+    known = release.get("platform")
+    if known:
+        ids = [str(node.get("provider_id") or "") for node in facts.nodes]
+        seen = detected(known, version=facts.version, provider_ids=[item for item in ids if item], api_groups=facts.api_groups)
+        findings += check_said(known, seen)
+        findings += check_ports(facts.holders, known, load_balancer=str(release.get("load_balancer") or ""), namespace=namespace)
     low, high = str(release["kubernetes_min"]), str(release["kubernetes_max"])
     findings.append(
         _finding(
@@ -139,6 +153,7 @@ def check_cluster(facts: ClusterFacts, release: Mapping[str, Any], *, brings_sto
     )
     findings.append(_check_size(facts, release))
     defaults = [item["name"] for item in facts.storage_classes if item.get("annotations", {}).get(_DEFAULT_CLASS) == "true"]
+    findings += check_storage(facts.storage_classes, defaults, brings=brings_storage_class)
     if brings_storage_class:
         foreign = [name for name in defaults if name != "local-path"]
         findings.append(

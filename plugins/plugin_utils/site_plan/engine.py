@@ -98,6 +98,7 @@ class Request:
             "load_balancer_address": str(self.load_balancer.get("address") or ""),
             "namespace": str(self.facts["namespace"]),
             "plan_dir": self.plan_dir or f"{self.state_dir}/plan",
+            "rancher": "{k3s,rke2}",
             "registry": str(self.facts["registry"]["host"]),
             "release": self.release,
             "release_name": str(self.facts["release_name"]),
@@ -160,6 +161,8 @@ class _Things:
             "store_keeps_data": kind in KEEP_DATA,
             "store_tls": str(request.store.get("endpoint") or "").startswith("https:"),
             "metallb": request.load_balancer.get("kind") == "metallb",
+            "rancher": request.facts["platform"] == "rancher",
+            "containerd": request.facts["platform"] != "rancher",
             "local_path": request.storage_class == "local_path",
         }
 

@@ -24,9 +24,11 @@ CONDITIONS = {
     "store_keeps_data": "`circleci_object_storage_kind` is `versitygw_posix`, `minio_server` or `minio_nas`",
     "store_tls": "`circleci_object_storage_endpoint` begins with `https:`",
     "metallb": "`circleci_load_balancer: metallb`",
+    "containerd": "`circleci_platform` is not `rancher`",
+    "rancher": "`circleci_platform: rancher`",
     "local_path": "`circleci_storage_class: local_path`",
 }
-FACTS = ("bundle_dir", "load_balancer_address", "namespace", "plan_dir", "registry", "release", "release_name", "state_dir")
+FACTS = ("bundle_dir", "load_balancer_address", "namespace", "plan_dir", "rancher", "registry", "release", "release_name", "state_dir")
 
 
 class OwnershipError(Exception):

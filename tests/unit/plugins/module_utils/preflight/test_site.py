@@ -112,14 +112,16 @@ ANSWERS: dict[str, Any] = {
     },
     "/apis/storage.k8s.io/v1/storageclasses": {"items": [{"metadata": {"name": "fast", "annotations": DEFAULT_CLASS["annotations"]}}]},
     "/apis": {"groups": [{"name": "apps"}]},
+    "/apis/apps/v1/daemonsets": {"items": []},
+    "/api/v1/services": KubeError(403, "services is forbidden"),
     "/api/v1/namespaces/ns/secrets": {"items": [{"metadata": {"name": "license"}, "data": {"license": "eA=="}}]},
 }
 
 
 def test_answers_of_the_cluster() -> None:
     facts = site.read_cluster(Api(ANSWERS), "ns", secrets=True)
-    assert facts.nodes == [NODE, {"name": "new", "ready": False, "cpu": "0", "memory": "0"}]
-    assert (facts.version, facts.storage_classes, facts.api_groups, facts.secrets) == ("v1.33.0", [DEFAULT_CLASS], ["apps"], {"license": ["license"]})
+    assert facts.nodes == [{**NODE, "provider_id": ""}, {"name": "new", "ready": False, "provider_id": "", "cpu": "0", "memory": "0"}]
+    assert (facts.version, facts.storage_classes[0]["name"], facts.api_groups, facts.secrets) == ("v1.33.0", "fast", ["apps"], {"license": ["license"]})
     assert site.read_cluster(Api(ANSWERS), "ns", secrets=False).secrets == {}
     denied = site.read_cluster(Api({**ANSWERS, "/api/v1/nodes": KubeError(403, "nodes is forbidden")}), "ns", secrets=False)
     assert "lacks a right" in denied.error and problems(check(denied)) == ["cluster_reachable"]

@@ -33,6 +33,7 @@ FACTS = {
     "load_balancer_address": "192.0.2.100",
     "namespace": "circleci",
     "plan_dir": "/state/plan",
+    "rancher": "rke2",
     "registry": "registry.example.com:5000",
     "release": "4.10.0",
     "release_name": "circleci",
@@ -77,7 +78,8 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
         {
             "circleci_trust_registry_host": FACTS["registry"],
             "circleci_trust_ca_certificate": "PEM",
-            "circleci_trust_engines": ["containerd", "docker"],
+            "circleci_trust_engines": ["containerd", "docker", "rancher"],
+            "__circleci_trust_node": {"unit": "rke2-server", "distribution": "rke2", "registries": "", "registries_file": "/etc/rancher/rke2/registries.yaml"},
         }
     ],
 }
@@ -86,7 +88,7 @@ WRITE_NOTHING = {
     "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.include_tasks", "ansible.builtin.meta",
     "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection", "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
-        "bundle_verify", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "host_preflight", "registry_coverage", "service_health",
+        "bundle_verify", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "host_preflight", "image_pull_proof", "rancher_node", "registry_coverage", "service_health",
         "object_storage_agents", "object_storage_buckets", "object_storage_health", "object_storage_probe", "site_preflight", "site_secret_values",
         "site_secrets", "site_verdict",
     )),

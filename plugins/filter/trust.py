@@ -1,0 +1,49 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters about the trust of nodes in the private registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleFilterError
+
+HEAD = "# Changed by onprem.circleci_server; what others wrote stays.\n"
+
+
+def registries_yaml(text: str, host: str, authority: str = "") -> str:
+    """See registries_yaml.yml."""
+    try:
+        found = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise AnsibleFilterError(f"registries.yaml of the node is no YAML ({reason}); mend it, K3s and RKE2 cannot read it either") from error
+    if not isinstance(found, dict) or not isinstance(found.get("configs") or {}, dict):
+        raise AnsibleFilterError("registries.yaml of the node is no mapping with mirrors and configs; mend it, K3s and RKE2 cannot read it either")
+    configs: dict[str, Any] = dict(found.get("configs") or {})
+    entry = dict(configs.get(host) or {})
+    tls = {name: value for name, value in dict(entry.get("tls") or {}).items() if name != "ca_file"}
+    if authority:
+        tls["ca_file"] = authority
+    wish = {**entry, "tls": tls}
+    if not tls:
+        wish.pop("tls")
+    if wish == (configs.get(host) or {}) and (authority or host not in configs):
+        return text
+    configs[host] = wish
+    if not wish:
+        configs.pop(host)
+    result = {**found, "configs": configs}
+    if not configs:
+        result.pop("configs")
+    return HEAD + yaml.safe_dump(result, sort_keys=True) if result else ""
+
+
+class FilterModule:
+    """Filters by name."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {"registries_yaml": registries_yaml}
