@@ -101,8 +101,8 @@ MYPY := $(BIN)/mypy --config-file $(COLLECTION)/pyproject.toml --no-error-summar
 # Tests of sandbox and tools import them by their own names, so they are read from the top of the tree, with both.
 OF_SANDBOX := tests/chain tests/sandbox tests/unit/sandbox tests/unit/standin tests/unit/tools
 types: tree ## mypy --strict over all Python
-	@echo "==> mypy"; cd $(TREE) && $(MYPY) $(OF_SANDBOX:%=--exclude '/%/') $(addprefix ansible_collections/onprem/circleci_server/,plugins tests)
-	@cd $(COLLECTION) && $(MYPY) sandbox tools benchmarks roles .config/ansible-lint-rules $(OF_SANDBOX)
+	@echo "==> mypy"; cd $(TREE) && $(MYPY) $(OF_SANDBOX:%=--exclude '/%/') $(addprefix ansible_collections/onprem/circleci_server/,plugins tests benchmarks/ports)
+	@cd $(COLLECTION) && $(MYPY) --exclude '^benchmarks/ports/' sandbox tools benchmarks roles .config/ansible-lint-rules $(OF_SANDBOX)
 
 units: tree ## Unit tests
 	@$(NEEDS) units
@@ -132,8 +132,8 @@ $(MOTO)/.ready: | $(VENV)/.ready
 	@echo "==> installing moto into $(MOTO)"; rm -rf $(MOTO) && $(PYTHON) -m venv $(MOTO)
 	@$(MOTO)/bin/python -m pip install --quiet --disable-pip-version-check "moto[s3,server]==5.2.5" && touch $@
 
-# Suites of make test-full that need no docker; each can be run by itself, and MIRROR, FIREWALL, NOMAD or STORES picks a part.
-.PHONY: test-mirror test-firewall test-store test-nomad
+# Suites of make test-full that need no docker; each can be run by itself, and MIRROR, FIREWALL, NOMAD, STORES or BROWSER picks a part.
+.PHONY: test-mirror test-firewall test-store test-nomad test-browser
 test-mirror: tree ## The mirror engine against real registries and a faulty network
 	@$(NEEDS) mirror
 	@echo "==> mirror"; $(PYTEST) $(or $(MIRROR),tests/integration_mirror)
@@ -141,6 +141,10 @@ test-mirror: tree ## The mirror engine against real registries and a faulty netw
 test-firewall: tree ## The firewall engine on real packet filters, in network namespaces (root)
 	@$(NEEDS) firewall
 	@echo "==> firewall"; $(PYTEST) $(or $(FIREWALL),tests/integration_firewall)
+
+test-browser: tree ## Report and change-request document in a real Chromium; screenshots below build/browser
+	@$(NEEDS) browser
+	@echo "==> browser"; $(RUN) SCREENSHOTS=$(CURDIR)/build/browser $(BIN)/python -m pytest -q -rs $(or $(BROWSER),tests/browser)
 
 test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, registry and store (4 minutes, root)
 	@$(NEEDS) nomad programs
@@ -151,6 +155,12 @@ test-store: tree $(AZURITE)/.ready $(MOTO)/.ready ## Object stores, real ones on
 	@$(NEEDS) programs
 	@$(SANDBOX) artifacts versitygw minio fake-gcs-server --build >/dev/null
 	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js MOTO_PYTHON=$(MOTO)/bin/python $(BIN)/python -m pytest -q -rs -n 2 $(or $(STORES),tests/integration_store)
+
+BENCHMARK ?= rules
+.PHONY: benchmark-ports
+benchmark-ports: tree ## Measure rules, verify or report beside rivals: BENCHMARK='rules --runs 3' (root)
+	@$(NEEDS) firewall browser
+	@$(RUN) $(BIN)/python -m ansible_collections.onprem.circleci_server.benchmarks.ports $(BENCHMARK)
 
 .PHONY: test-first-look
 test-first-look: tree ## plan and preflight with the example inventories, from the installed tarball, without sandbox and docker

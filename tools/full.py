@@ -33,6 +33,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-store": "object stores of each kind, real ones on loopback",
         "test-nomad": "the probe against a real Nomad, Docker, registry and store",
         "test-cut": "the sandbox: its hosts, and the cut",
+        "test-browser": "report and change-request document in a real Chromium",
     }
     scenarios = sorted(path.parent.name for path in (root / "molecule").glob("*/molecule.yml"))
     return [

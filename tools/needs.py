@@ -36,6 +36,7 @@ PARTS: dict[str, dict[str, str]] = {
         "dbus-daemon": "dbus",
     },
     "nomad": {"docker-registry": "docker-registry", "dockerd": "docker.io", "curl": "curl", "ip": "iproute2", "openssl": "openssl"},
+    "browser": {"chromium": "chromium"},
     "sandbox": {},
 }
 ROOT_ONLY = {"firewall": "makes network namespaces", "nomad": "starts Nomad clients"}

@@ -32,7 +32,7 @@ options:
     type: float
     default: 3
   parallel:
-    description: How many connections are open at once, 1 to 512.
+    description: How many connections are open at once, 1 to 512. Those that must stay closed are waited for beside them, 256 at once, 2 seconds each.
     type: int
     default: 64
   ca_certificate:

@@ -17,6 +17,8 @@ from typing import Optional
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.errors import FirewallError
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.system import Result, System
 
+# Packet filters, and the program that tells whether one is here.
+FILTERS = {"nftables": "nft", "iptables": "iptables-restore", "ufw": "ufw", "firewalld": "firewalld"}
 LISTENER = """
 import socket, sys
 sockets = []
@@ -26,7 +28,7 @@ for family, address in ((socket.AF_INET, '0.0.0.0'), (socket.AF_INET6, '::')):
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        s.bind((address, port)); s.listen(16); sockets.append(s)
+        s.bind((address, port)); s.listen(1024); sockets.append(s)
 sys.stdout.write('ready\\n'); sys.stdout.flush()
 import select
 while True:
@@ -157,6 +159,31 @@ class Lab:
         host.run("ip", "link", "set", "eth0", "up")
         host.run("ip", "address", "add", f"10.77.0.{number}/24", "dev", "eth0")
         host.run("ip", "address", "add", f"fd77::{number}/64", "dev", "eth0", "nodad")
+        return host
+
+    def guarded(self, name: str, number: int, backend: str) -> Host:
+        """A host whose filter is ``backend``, started and with a default deny where the filter has one."""
+        if backend == "ufw":
+            host = self.add(name, number, ["/etc/ufw", "/etc/default/ufw"])
+            host.run("ufw", "--force", "enable")
+            host.run("ufw", "allow", "9000/tcp")
+        elif backend == "firewalld":
+            host = self.add(name, number, ["/etc/firewalld"])
+            # Docker makes this zone when it finds firewalld.
+            host.system.write(
+                "/etc/firewalld/zones/docker.xml",
+                '<?xml version="1.0" encoding="utf-8"?>\n<zone target="ACCEPT">\n  <short>docker</short>\n</zone>\n',
+            )
+            host.run("mkdir", "-p", "/run/dbus")
+            host.background("dbus-daemon", "--system", "--nofork", "--nopidfile")
+            assert wait(lambda: host.system.exists("/run/dbus/system_bus_socket"))
+            host.background("firewalld", "--nofork", "--nopid")
+            assert wait(lambda: "running" in host.run("firewall-cmd", "--state", check=False), 15)
+            host.run("firewall-cmd", "--permanent", "--add-port=9000/tcp")
+            host.run("firewall-cmd", "--add-port=9000/tcp")
+            host.run("firewall-cmd", "--zone=public", "--add-interface=eth0")
+        else:
+            host = self.add(name, number)
         return host
 
     def close(self) -> None:

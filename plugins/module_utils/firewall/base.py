@@ -60,6 +60,10 @@ class Backend:
         """What leads back to ``now`` after the change to ``plan``."""
         raise NotImplementedError
 
+    def settled(self, plan: Optional[Plan], now: Snapshot) -> Snapshot:
+        """Our scope right after a change of ours that nothing refused."""
+        return self.snapshot()
+
     def reached(self, plan: Optional[Plan], now: Snapshot, recorded: str) -> bool:
         """Whether now is the plan; ``recorded`` is what the kernel said right after the last change of ours."""
         wanted = self.change(plan, now)

@@ -238,7 +238,7 @@ class Engine:
             self.system.run(["sh", self.system.path(REVERT), token])
             self.system.remove(REVERTED)
             raise
-        after = chosen.snapshot()
+        after = chosen.settled(plan, now)
         self.system.write(
             RECORD,
             json.dumps(

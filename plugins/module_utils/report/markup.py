@@ -14,7 +14,7 @@ from typing import Any
 STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--fg:#1b1f24;--soft:#57606a;--line:#d0d7de;--card:#f6f8fa;--link:#0550ae;
 --ok:#116329;--okbg:#dafbe1;--warn:#7a4a00;--warnbg:#fff4d6;--bad:#a40e26;--badbg:#ffe3e6;--none:#57606a;--nonebg:#eaeef2}
-@media (prefers-color-scheme:dark){:root{--bg:#0d1117;--fg:#e6edf3;--soft:#9da7b3;--line:#3d444d;--card:#161b22;--link:#79c0ff;
+@media screen and (prefers-color-scheme:dark){:root{--bg:#0d1117;--fg:#e6edf3;--soft:#9da7b3;--line:#3d444d;--card:#161b22;--link:#79c0ff;
 --ok:#7ee787;--okbg:#12261a;--warn:#f2cc60;--warnbg:#2d2410;--bad:#ff9492;--badbg:#31151a;--none:#9da7b3;--nonebg:#21262d}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,-apple-system,"Segoe UI","Noto Sans",sans-serif}
@@ -69,7 +69,7 @@ tr{border:1px solid var(--line);border-radius:.4rem;margin:.5rem 0;padding:.3rem
 th,td{border:0;padding:.15rem .6rem}td::before{content:attr(data-column) ": ";color:var(--soft)}td:empty{display:none}
 figure{overflow-x:auto}svg.map{min-width:52rem}}
 footer{color:var(--soft);font-size:.9rem;margin:3rem auto 2rem}
-@media print{:root{--bg:#fff;--fg:#000;--card:#fff;--line:#999}body{font-size:10.5pt}nav.sites,.skip{display:none}
+@media print{:root{color-scheme:light;--bg:#fff;--fg:#000;--card:#fff;--line:#999}body{font-size:10.5pt}nav.sites,.skip{display:none}
 .scroll{overflow:visible}h2{break-after:avoid}tr,li,figure{break-inside:avoid}
 details>*{display:block}details::details-content{content-visibility:visible;display:block}a{color:inherit;text-decoration:none}}
 @media (prefers-contrast:more){:root{--line:currentColor;--soft:var(--fg)}}

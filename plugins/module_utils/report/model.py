@@ -35,6 +35,7 @@ LEVELS = ("infrastructure probe", "CircleCI job", "reality check")
 SERVICE_STATES = ("healthy", "degraded", "down", "missing", "not installed", "unknown")
 EVIDENCE_STATES = ("passed", "failed", "not run")
 URGENCIES = {1: "now", 2: "soon", 3: "look", 4: "not proved"}
+_VERDICTS = {"failed": 0, "unproved": 1, "proved": 2}
 LISTS = ("hosts", "rules", "flows", "listeners", "services", "evidence", "certificates", "versions", "storage", "waivers", "findings")
 
 
@@ -246,8 +247,14 @@ def _changes(data: Mapping[str, Any], before: Optional[Mapping[str, Any]]) -> li
         }
 
     old_flows, new_flows = verdicts(before), verdicts(data)
+    turned: dict[tuple[str, ...], list[tuple[Any, ...]]] = {}
     for flow in sorted({*old_flows} & {*new_flows}, key=str):
-        note(f"connection {flow[1]} to {flow[2]} {flow[4]} {flow[3]}", old_flows[flow], new_flows[flow])
+        if old_flows[flow] != new_flows[flow]:
+            turned.setdefault((str(flow[4]), str(flow[3]), old_flows[flow], new_flows[flow]), []).append(flow)
+    # Worst first; one host that fell silent is one line, not one for each that tried to reach it.
+    for (protocol, port, old_verdict, new_verdict), flows in sorted(turned.items(), key=lambda item: (_VERDICTS.get(item[0][3], 9), item[0])):
+        places, targets = (_names((str(flow[index]) for flow in flows), 3) for index in (1, 2))
+        note(f"connection {places} to {targets} {protocol} {port}", old_verdict, new_verdict)
     return result
 
 

@@ -19,6 +19,8 @@ _VERDICT = {"proved": "ok", "failed": "bad", "unproved": "warn"}
 _URGENCY = {1: "bad", 2: "warn", 3: "none", 4: "none"}
 UNKNOWN_IMPACT = "The vendor does not say."
 MANY = 60
+FEW = 8
+STEPS = ("scheduled", "pulled", "uploaded", "read_back")
 
 
 def _headline(report: Mapping[str, Any]) -> str:
@@ -101,15 +103,27 @@ def _evidence(report: Mapping[str, Any]) -> str:
     for item in report["evidence"]:
         if item.get("clients"):
             columns = ("Client", "State", "Job placed", "Image pulled", "Artifact uploaded", "Read back and equal", "Found")
-            result += table(f"Clients of the {item['level']}", columns, [_client(one) for one in item["clients"]])
+            good = [one for one in item["clients"] if _passed(one)]
+            bad = [one for one in item["clients"] if not _passed(one)]
+            few = len(item["clients"]) <= FEW
+            if bad or few:
+                shown = item["clients"] if few else bad
+                result += table(f"Clients of the {item['level']}" + ("" if few else " that failed"), columns, [_client(one) for one in shown])
+            if good and not few:
+                passed = table(f"Clients of the {item['level']} that passed", columns, [_client(one) for one in good])
+                result += f"<details><summary>{len(good)} clients passed</summary>{passed}</details>"
     return result
+
+
+def _passed(item: Mapping[str, Any]) -> bool:
+    return all(item.get(step) for step in STEPS) and not item.get("problem")
 
 
 def _client(item: Mapping[str, Any]) -> tuple[str, ...]:
     """A row: every step that was reached, and what stopped it."""
-    steps = tuple("yes" if item.get(step) else "no" for step in ("scheduled", "pulled", "uploaded", "read_back"))
+    steps = tuple("yes" if item.get(step) else "no" for step in STEPS)
     node = f' <span class="soft">{esc(item["node"])}</span>' if item.get("node") not in ("", None, item.get("name")) else ""
-    good = "no" not in steps and not item.get("problem")
+    good = _passed(item)
     seconds = f"in {item['seconds']:g} s" if good and item.get("seconds") else ""
     return (esc(item.get("name")) + node, tag("passed" if good else "failed", "ok" if good else "bad"), *steps, esc(item.get("problem") or seconds))
 

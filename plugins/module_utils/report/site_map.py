@@ -30,6 +30,8 @@ WIDTH = 1170
 COLUMN = 300
 GAP = 100
 LINE = 19
+# Above the zones is room for lines that pass the middle column: behind its boxes nobody could follow them.
+TOP = 44
 WORDS = {"ok": "proved", "bad": "FAILED", "warn": "not proved", "none": "not tried"}
 SIGNS = {"ok": "✓", "bad": "✗", "warn": "?", "none": "·"}
 
@@ -96,7 +98,7 @@ def port_lines(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _layout(report: Mapping[str, Any], lines: list[dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], int]:
     placed: dict[str, dict[str, Any]] = {}
-    heights = [20, 20, 20]
+    heights = [TOP, TOP, TOP]
     for name, title, groups, column, _row in ZONES:
         hosts = [host for host in report["hosts"] if groups and host_zone(host) == name]
         mine = [line for line in lines if line["zone"] == name]
@@ -111,7 +113,11 @@ def _layout(report: Mapping[str, Any], lines: list[dict[str, Any]]) -> tuple[dic
     return placed, max(heights)
 
 
-def _edge(source: Mapping[str, Any], target: Mapping[str, Any], state: str, offset: int) -> str:
+def _far(source: Mapping[str, Any], target: Mapping[str, Any]) -> bool:
+    return bool(abs(source["x"] - target["x"]) > COLUMN + GAP)
+
+
+def _edge(source: Mapping[str, Any], target: Mapping[str, Any], state: str, offset: int, lane: int) -> str:
     if source["x"] == target["x"]:
         x = source["x"] + COLUMN
         first, second = source["y"] + source["h"] / 2, target["y"] + target["h"] / 2
@@ -122,6 +128,12 @@ def _edge(source: Mapping[str, Any], target: Mapping[str, Any], state: str, offs
     end = target["x"] + (0 if forward else COLUMN)
     first = source["y"] + source["h"] / 2 + offset * 4
     second = target["y"] + target["h"] / 2 + offset * 4
+    if _far(source, target):
+        way = GAP if forward else -GAP
+        return (
+            f'<path class="edge e-{state}" d="M{start} {first:.0f} C{start + way / 2:.0f} {first:.0f} {start + way / 2:.0f} {lane} {start + way} {lane}'
+            f' L{end - way} {lane} C{end - way / 2:.0f} {lane} {end - way / 2:.0f} {second:.0f} {end} {second:.0f}"/>'
+        )
     middle = (start + end) / 2
     return f'<path class="edge e-{state}" d="M{start} {first:.0f} C{middle:.0f} {first:.0f} {middle:.0f} {second:.0f} {end} {second:.0f}"/>'
 
@@ -170,8 +182,11 @@ def site_map(report: Mapping[str, Any], number: int) -> str:
                 key = (source, line["zone"])
                 if key not in edges or rank[line["state"]] > rank[edges[key]]:
                     edges[key] = line["state"]
+    # Two dashed lines on one lane look like a whole one.
+    lanes = {ends: 8 + index % 6 * 6 for index, ends in enumerate(ends for ends in sorted(edges) if _far(placed[ends[0]], placed[ends[1]]))}
     drawn = "".join(
-        _edge(placed[source], placed[target], state, index % 5 - 2) for index, ((source, target), state) in enumerate(sorted(edges.items()))
+        _edge(placed[source], placed[target], state, index % 5 - 2, lanes.get((source, target), 0))
+        for index, ((source, target), state) in enumerate(sorted(edges.items()))
     )
     zones = "".join(_zone(zone, bad_hosts) for zone in placed.values())
     hosts = len(report["hosts"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import socket
 import ssl
@@ -169,6 +170,34 @@ def test_many_at_once_keep_their_order(serve: Serve) -> None:
     flows = parse_flows([{"name": str(n), "address": "127.0.0.1", "port": port} for n in range(300)], 5)
     assert [item.name for item in probe(flows, parallel=32)] == [str(n) for n in range(300)]
     assert probe([]) == []
+
+
+def test_what_must_stay_closed_waits_beside_the_others(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One place that is silent costs a time-out; a hundred of them must not cost a hundred in a row."""
+    port = serve(lambda connection: time.sleep(0))
+    real = asyncio.open_connection
+    waiting: dict[str, int] = {"127.0.0.1": 0, "192.0.2.1": 0}
+    most = dict(waiting)
+    everyone = asyncio.Event()
+
+    async def counted(address: str, *arguments: Any, **options: Any) -> Any:
+        waiting[address] += 1
+        most[address] = max(most[address], waiting[address])
+        try:
+            if address == "127.0.0.1":
+                return await real(address, *arguments, **options)
+            if waiting[address] == 100:
+                everyone.set()
+            await everyone.wait()
+            raise TimeoutError
+        finally:
+            waiting[address] -= 1
+
+    monkeypatch.setattr(asyncio, "open_connection", counted)
+    closed = [{"address": "192.0.2.1", "port": number, "expect": "closed"} for number in range(1, 101)]
+    found = probe(parse_flows([*closed, *({"address": "127.0.0.1", "port": port} for _number in range(20))], 60), parallel=2)
+    assert {item.verdict for item in found} == {"proved"}
+    assert most == {"127.0.0.1": 2, "192.0.2.1": 100}
 
 
 @pytest.mark.parametrize(("expect", "found", "verdict"), [

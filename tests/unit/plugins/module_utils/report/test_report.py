@@ -166,6 +166,32 @@ def test_clients_of_the_probe_have_a_table_and_durations_are_no_change() -> None
     assert not same_content(report, good)
 
 
+def test_one_host_that_falls_silent_is_one_change() -> None:
+    flows = [{**findings()["flows"][0], "from": f"node{number}"} for number in range(1, 6)]
+    before = build_report(findings(flows=flows))
+    after = build_report(findings(flows=[{**flow, "found": "timeout", "verdict": "failed"} for flow in flows]), before)
+    assert after["changes"] == [{"what": "connection node1, node2, node3 and 2 more to nomad1 tcp 4647", "before": "proved", "after": "failed"}]
+
+
+def test_many_clients_that_passed_stand_behind_a_line() -> None:
+    steps = {"scheduled": True, "pulled": True, "uploaded": True, "read_back": True, "problem": ""}
+    clients = [{"name": f"nomad{number}", **steps} for number in range(1, 30)] + [{"name": "nomad30", **steps, "pulled": False, "problem": "no route"}]
+    page = render_page([build_report(findings(evidence=[{"level": "infrastructure probe", "state": "failed", "clients": clients}]))])
+    checked(page)
+    assert "29 clients passed</summary>" in page
+    assert page.index("no route") < page.index("29 clients passed")
+
+
+def test_lines_of_the_map_that_pass_the_middle_have_a_lane_each() -> None:
+    hosts = [{"name": "bastion", "addresses": [], "groups": ["circleci_sites"]}, {"name": "nomad1", "addresses": [], "groups": ["circleci_nomad_clients"]},
+             {"name": "store", "addresses": [], "groups": ["circleci_object_storage"]}]  # fmt: skip
+    rule = {**findings()["rules"][0], "id": "r"}
+    rules = [{**rule, "host": host, "peer_kinds": [kind]} for host in ("nomad1", "store") for kind in ("users", "bastion")]
+    page = render_page([build_report(findings(hosts=hosts, rules=rules, flows=[]))])
+    lanes = re.findall(r'class="edge[^"]*" d="M[^"]* L\d+ (\d+) C', page)
+    assert len(lanes) == 4 == len(set(lanes))
+
+
 def test_what_was_only_not_proved_stands_behind_a_line() -> None:
     page = render_page([build_report(findings(chart={}))])
     assert "Nothing needs attention." in page and "not proved</summary>" in page
