@@ -46,9 +46,12 @@ class Chain:
 def chain(pytestconfig: pytest.Config) -> Chain:
     logs = ROOT / "build" / "chain"
     logs.mkdir(parents=True, exist_ok=True)
+    capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
     up = ("up",) if pytestconfig.getoption("--keep") else ("up", "--fresh")
     for command in (up, ("install-collection", pytestconfig.getoption("--tarball"))):
-        done = subprocess.run([sys.executable, "-m", "sandbox", *command], cwd=ROOT, check=False)
+        # The first run builds for half an hour: whoever waits sees what, and how long it usually takes.
+        with capture.global_and_fixture_disabled():
+            done = subprocess.run([sys.executable, "-m", "sandbox", *command], cwd=ROOT, check=False)
         assert done.returncode == 0, f"sandbox {' '.join(command)} ended with {done.returncode}"
     for host in ("workstation", "bastion"):
         verbs.prepare(host)
