@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import io
+import ipaddress
 import json
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -92,6 +94,7 @@ def ensure_networks() -> None:
     for side, net in layout.NETWORKS.items():
         found = known.get(net.name)
         if found is None:
+            clear_bridge(net)
             with step(f"making the {side} network {net.subnet}"):
                 docker.call(
                     [
@@ -106,6 +109,45 @@ def ensure_networks() -> None:
                 rule[0] = "FORWARD"
             if run(["iptables", "-w", "-C", *rule], check=False).returncode != 0:
                 run(["iptables", "-w", "-I", *rule])
+
+
+def clear_bridge(net: layout.Network) -> None:
+    """Take away a bridge that a killed docker daemon left behind.
+
+    Its network namespaces stay mounted without any process, and their kernel side goes on to answer for the addresses of our hosts.
+    """
+    bridge = Path("/sys/class/net") / net.bridge
+    if not bridge.exists():
+        return
+    user = process_in(net)
+    if user:
+        raise SandboxError(
+            f"{user} uses addresses of {net.subnet}: another sandbox is up on this machine, with a cache of its own; take it down with the "
+            "ONPREM_CIRCLECI_CACHE that it was started with"
+        )
+    for port in sorted(path.name for path in (bridge / "brif").iterdir()):
+        run(["ip", "link", "delete", port], check=False)
+    run(["ip", "link", "delete", net.bridge])
+
+
+def process_in(net: layout.Network, proc: Path = Path("/proc")) -> str:
+    """A process in another network namespace that has an address of this network, as "process 1234 (name)", or nothing."""
+    subnet = ipaddress.ip_network(net.subnet)
+    seen = {os.stat(proc / "self" / "ns" / "net").st_ino}
+    for place in sorted(proc.glob("[0-9]*")):
+        try:
+            namespace = os.stat(place / "ns" / "net").st_ino
+            if namespace in seen:
+                continue
+            seen.add(namespace)
+            routes = (place / "net" / "fib_trie").read_text(encoding="ascii")
+            name = (place / "comm").read_text(encoding="utf-8").strip()
+        except OSError:  # it ended meanwhile
+            continue
+        local = re.findall(r"(\S+)\n\s+/32 host LOCAL", routes)
+        if any(ipaddress.ip_address(address) in subnet for address in local):
+            return f"process {place.name} ({name})"
+    return ""
 
 
 def firewall_rules(net: layout.Network) -> list[list[str]]:

@@ -236,3 +236,51 @@ def test_state_is_removed_with_mounts_that_a_killed_host_left(tmp_path: Path) ->
     subprocess.run(["unshare", "--mount", sys.executable, "-c", code, state], cwd=ROOT, check=True)
     assert not state.exists()
     assert (tmp_path / "neighbour" / "kept").exists()
+
+
+# --- a bridge of a killed daemon ------------------------------------------------------------------------------------------
+
+GHOST = layout.Network("ocst-ghost", "ocst-ghost", "198.51.100.0/24", "198.51.100.1", "198.51.100.2")
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def ghost() -> Iterator[str]:
+    """A host's network namespace on our bridge, without a process: what is left when docker and its containers are killed."""
+    if os.geteuid() != 0:
+        pytest.skip("making a network namespace needs root")
+    name = f"ocst-{os.getpid()}"
+    ip("link", "add", GHOST.bridge, "type", "bridge")
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", "ocst-port", "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("link", "set", "ocst-port", "master", GHOST.bridge)
+        ip("-n", name, "address", "add", f"{GHOST.dns}/24", "dev", "eth0")
+        ip("-n", name, "link", "set", "eth0", "up")
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "delete", GHOST.bridge], check=False, capture_output=True)
+        subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def links() -> set[str]:
+    return {path.name for path in Path("/sys/class/net").iterdir()}
+
+
+def test_ghosts_on_a_bridge_are_taken_away_and_a_living_sandbox_is_not(ghost: str) -> None:
+    process = subprocess.Popen(["ip", "netns", "exec", ghost, "sleep", "600"])
+    try:
+        while not site.process_in(GHOST):
+            time.sleep(0.05)
+        with pytest.raises(SandboxError, match=rf"process {process.pid} \(\w+\) uses addresses of 198.51.100.0/24: another sandbox is up"):
+            site.clear_bridge(GHOST)
+        assert {GHOST.bridge, "ocst-port"} <= links()
+    finally:
+        process.kill()
+        process.wait()
+    site.clear_bridge(GHOST)
+    assert not {GHOST.bridge, "ocst-port"} & links()
+    site.clear_bridge(GHOST)
