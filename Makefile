@@ -154,7 +154,13 @@ test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, regis
 test-store: tree $(AZURITE)/.ready $(MOTO)/.ready ## Object stores, real ones on loopback, as the role object_storage runs them
 	@$(NEEDS) programs
 	@$(SANDBOX) artifacts versitygw minio fake-gcs-server --build >/dev/null
-	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js MOTO_PYTHON=$(MOTO)/bin/python $(BIN)/python -m pytest -q -rs -n 2 $(or $(STORES),tests/integration_store)
+	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js MOTO_PYTHON=$(MOTO)/bin/python ONPREM_CIRCLECI_EVIDENCE=$(CURDIR)/build/stores $(BIN)/python -m pytest -q -rs -n 2 $(or $(STORES),tests/integration_store)
+
+.PHONY: scenario-table
+scenario-table: toolchain ## Take over what the last runs of test-store and of the platform scenarios saw, and write docs/reference/scenarios.md
+	@for kind in stores scenarios; do mkdir -p docs/reference/evidence/$$kind; \
+	  for file in build/$$kind/*.json; do test ! -e $$file || cp $$file docs/reference/evidence/$$kind/; done; done
+	@$(BIN)/python tools/generate.py
 
 BENCHMARK ?= rules
 .PHONY: benchmark-ports
@@ -164,7 +170,7 @@ benchmark-ports: tree ## Measure rules, verify or report beside rivals: BENCHMAR
 
 .PHONY: test-first-look
 test-first-look: tree ## plan and preflight with the example inventories, from the installed tarball, without sandbox and docker
-	@echo "==> first look"; $(PYTEST) -n 2 $(or $(LOOKS),tests/first_look)
+	@echo "==> first look"; $(RUN) ONPREM_CIRCLECI_EVIDENCE=$(CURDIR)/build/scenarios $(BIN)/python -m pytest -q -rs -n 2 $(or $(LOOKS),tests/first_look)
 
 .PHONY: test-fast
 test-fast: ruff drift yamllint types house docs-lint ansible-lint units sanity ## All gates that need no docker

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from . import artifacts, docker, layout, machine, site, snapshots, tripwire, verbs
+from . import artifacts, docker, layout, machine, scenarios, site, snapshots, tripwire, verbs
 from .common import SandboxError, cache_dir, lock, say
 
 # The path of the lock, told to what a command that holds it starts.
@@ -155,6 +155,13 @@ def run_verb(args: argparse.Namespace) -> int:
     return verbs.show(args.name, extra=answers, arguments=arguments)
 
 
+def run_scenario(args: argparse.Namespace) -> int:
+    prepare(start=False)
+    changed = scenarios.STEPS[args.step](args.name)
+    sys.stdout.write(json.dumps({"changed": changed or {}}) + "\n")
+    return 0
+
+
 def show_tripwire(args: argparse.Namespace) -> int:
     prepare(start=False)
     if args.reset:
@@ -222,6 +229,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("name")
     one.add_argument("arguments", nargs=argparse.REMAINDER, help="further arguments for ansible-playbook")
     one.set_defaults(function=lambda args: _held(run_verb, f"verb {args.name}")(args))
+    one = commands.add_parser("scenario", help="one step of a platform's scenario; what was seen lies in build/scenarios")
+    one.add_argument("name", choices=list(scenarios.SCENARIOS))
+    one.add_argument("step", choices=list(scenarios.STEPS))
+    one.set_defaults(function=lambda args: _held(run_scenario, f"scenario {args.name}")(args))
     one = commands.add_parser("tripwire", help="how often site hosts asked for or sent to anything outside, as JSON")
     one.add_argument("--reset", action="store_true", help="start counting anew")
     one.add_argument("--fail", action="store_true", help="exit 1 when anything was counted")

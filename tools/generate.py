@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write what is derived from arguments.yml (play argument specs, defaults of role site, AWX surveys, the reference page), from ownership.yml,
-and from the options of the port model (a table in docs/how-to/firewall.md).
+from the options of the port model (a table in docs/how-to/firewall.md), and from the evidence of scenarios (docs/reference/scenarios.md).
 
 ``tools/generate.py`` writes, ``tools/generate.py --check`` names the files that differ and ends with 1.
 """
@@ -20,6 +20,10 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tools import scenario_table  # noqa: E402 - the path is set above
+
 HEADER = "# SPDX-License-Identifier: GPL-3.0-or-later\n# Generated from arguments.yml by `make generate`; edit that file.\n"
 VERBS = {
     "preflight": "Check everything that the site must bring; change nothing",
@@ -152,6 +156,7 @@ def outputs() -> dict[Path, str]:
     files[ROOT / "docs/reference/arguments.md"] = reference(arguments)
     ownership = _load_module("site_plan/ownership")
     files[ROOT / "docs/reference/ownership.md"] = ownership.reference(ownership.load_ownership())
+    files[ROOT / "docs/reference/scenarios.md"] = scenario_table.page()
     page = ROOT / "docs/how-to/firewall.md"
     files[page] = between_markers(page, "names of circleci_ports", port_options(_load_module("port_model").Options))
     return files

@@ -22,7 +22,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog imp
 from ansible_collections.onprem.circleci_server.tests.unit.helpers.modules import run_module
 from ansible_collections.onprem.circleci_server.tests.unit.helpers.registry_stub import Stub
 
-from .conftest import RELEASE, bring_release
+from .conftest import RELEASE, bring_release, keep
 from .emulators import Google, google, moto
 
 BUCKETS: dict[str, Any] = {"site": "ci.site.example", "bucket": "example-data", "agent_bucket": "example-agents"}
@@ -47,8 +47,10 @@ class Cloud:
         login: dict[str, Any] = {"registry": self.registry.host, "username": "site", "password": "secret-password", "plain_http": True}
         return self.module(object_storage_agents, bucket="example-agents", objects=found["objects"], texts=found["texts"], **login, **more)
 
-    def probe(self) -> dict[str, Any]:
+    def probe(self, name: str = "", behind: str = "", blind: str = "") -> dict[str, Any]:
         found = self.module(object_storage_probe, bucket="example-data", agent_bucket="example-agents")
+        if name:
+            keep(name, kind=name, behind=behind, level="emulator", blind=blind, results=found["results"], changes=["made"])
         return {"failed": found.get("failed", False), "msg": found.get("msg", ""), **{item["name"]: item["works"] for item in found["results"]}}
 
 
@@ -113,7 +115,7 @@ def test_expiry_leaves_audit_logs_and_agents_alone(aws: Cloud) -> None:
 def test_conformance_with_aws_is_right_but_for_what_moto_cannot_show(aws: Cloud) -> None:
     aws.buckets(versioning=True)
     assert aws.agents("1.0.1")["changed"] and not aws.agents("1.0.1")["changed"]
-    seen = aws.probe()
+    seen = aws.probe("aws_s3_keys", "moto", "signatures, checksums, anonymous lists and writes: moto looks at none of them")
     plain = S3Client(aws.options["endpoint"], None)
     reads = {bucket: plain.anonymous("GET", bucket, ".onprem-circleci-site").status for bucket in ("example-data", "example-agents")}
     assert reads == {"example-data": 403, "example-agents": 200}
@@ -152,7 +154,7 @@ def test_buckets_and_agents_of_google(gcs: Cloud, fake_google: Google) -> None:
 
 def test_conformance_with_google(gcs: Cloud) -> None:
     gcs.buckets(versioning=True)
-    seen = gcs.probe()
+    seen = gcs.probe("gcs_key", "fake-gcs-server", "tokens, rights of IAM and signed URLs are additions of the tests")
     assert not seen["failed"], seen["msg"]
     assert {name for name, works in seen.items() if works is None} == {
         "multipart", "checksum_header", "checksum_checked", "trailer_checksum", "conditional_put", "single_put_limit",

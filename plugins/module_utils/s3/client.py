@@ -300,7 +300,15 @@ class S3Client:
 
     def put_bucket_policy(self, bucket: str, policy: Mapping[str, Any]) -> None:
         body = json.dumps(policy, sort_keys=True).encode()
-        self.expect(f"setting the policy of bucket {bucket}", self.send("PUT", f"/{bucket}", {"policy": ""}, _md5(body), body), 200, 204)
+        response = self.send("PUT", f"/{bucket}", {"policy": ""}, _md5(body), body)
+        if response.status == 403 and response.code == "AccessDenied":
+            raise S3Error(
+                f"{self.endpoint} refuses to open bucket {bucket} for reading: the key pair lacks the right for that, or the account forbids public access "
+                "(Block Public Access at AWS, public access of the storage account at Azure). Allow it for this bucket alone, which holds nothing but agents",
+                403,
+                "AccessDenied",
+            )
+        self.expect(f"setting the policy of bucket {bucket}", response, 200, 204)
 
     def delete_bucket_policy(self, bucket: str) -> None:
         self.expect(f"removing the policy of bucket {bucket}", self.send("DELETE", f"/{bucket}", {"policy": ""}), 200, 204, 404)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from sandbox import cli, content, kube, layout, site, snapshots, tripwire
-from sandbox.common import SandboxError
+from sandbox.common import SandboxError, cache_dir
 
 
 def test_addresses_lie_in_their_network_and_are_taken_once() -> None:
@@ -182,6 +182,8 @@ def test_wrong_use_ends_with_2(arguments: list[str]) -> None:
     assert ended.value.code == 2
 
 
-def test_install_collection_wants_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_install_collection_wants_a_file(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whoever uses the sandbox of this machine at the moment is not asked.
+    monkeypatch.setenv(cli.HELD, str(cache_dir() / "locks" / "sandbox.lock"))
     assert cli.main(["install-collection", "/absent.tar.gz"]) == 1
     assert "/absent.tar.gz is no file" in capsys.readouterr().err

@@ -73,3 +73,20 @@ def test_answer_that_is_no_s3_is_shown_short() -> None:
     client = S3Client("http://store.example.com", KEYS)
     with pytest.raises(S3Error, match="502 to writing: bad gateway"):
         client.expect("writing", Response(502, {}, b"bad gateway" + b" " * 1000), 200)
+
+
+class Denying(S3Client):
+    """A store whose answer to everything is 403, as for a bucket of another account or one that must not be public."""
+
+    def send(self, *_words: object, **_more: object) -> Response:
+        return Response(403, {}, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+
+
+def test_bucket_of_another_account_is_named_as_such() -> None:
+    with pytest.raises(S3Error, match=r"bucket theirs on https://s3\.example\.com is there, but not ours.*choose another name"):
+        Denying("https://s3.example.com", KEYS).bucket_exists("theirs")
+
+
+def test_account_that_forbids_public_access_is_named_as_such() -> None:
+    with pytest.raises(S3Error, match=r"refuses to open bucket agents.*forbids public access.*Block Public Access"):
+        Denying("https://s3.example.com", KEYS).put_bucket_policy("agents", {"Statement": []})

@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One platform at a time on the sandbox: its example inventory, the most real store that can stand behind it, and evidence of what was seen.
+
+Kubernetes is always that of the sandbox. What the inventory says of addresses is replaced by those of the sandbox; everything else is as an operator
+would have it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import artifacts, docker, layout, site, tripwire, verbs
+from .common import SandboxError, cache_dir, say, write_atomic
+
+ROOT = Path(__file__).resolve().parents[1]
+EVIDENCE = ROOT / "build" / "scenarios"
+CELLS = ("bucket", "conformance", "release", "artifact", "second_run", "check_mode")
+# Addresses, logins and sizes are those of the sandbox, whatever the example says.
+SANDBOX_SAYS = {
+    "circleci_domain", "circleci_kubeconfig", "circleci_bundle_dir", "circleci_bundle_public_key", "circleci_github_hostname", "circleci_registry_host",
+    "circleci_registry_username", "circleci_load_balancer_address", "circleci_object_storage_endpoint", "circleci_object_storage_access_key",
+    "circleci_ports", "circleci_values", "circleci_waivers", "circleci_storage_class", "circleci_load_balancer",
+}  # fmt: skip
+ORIGINS = {"circleci_object_storage_origins": [f"https://app.{layout.CI_DOMAIN}"]}
+AZURITE_ACCOUNT = "devstoreaccount1"
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The account of Azure's emulator, the same everywhere."""
+
+
+def _store() -> str:
+    return layout.host("store").container
+
+
+def _start(unit: str, command: list[str], environment: Mapping[str, str]) -> None:
+    """Run a program on the store's host as a unit that goes with the host."""
+    words = ["systemd-run", f"--unit={unit}", "--collect", *(f"--setenv={name}={value}" for name, value in environment.items()), *command]
+    docker.execute(_store(), ["systemctl", "stop", unit], check=False)
+    docker.execute(_store(), words)
+
+
+def _put(source: Path, target: str) -> None:
+    docker.execute(_store(), ["mkdir", "-p", str(Path(target).parent)])
+    docker.call(["cp", "--follow-link", str(source), f"{_store()}:{target}"])
+
+
+def minio_stands_in(region: str) -> Callable[[], None]:
+    """A MinIO server of the last community sources on the store's host, where a service of a cloud would be."""
+
+    def start() -> None:
+        _put(artifacts.ensure(artifacts.find("minio")) / "minio", "/opt/stand-in/minio")
+        keys = {"MINIO_ROOT_USER": "circleci", "MINIO_ROOT_PASSWORD": verbs.made_secrets()["circleci_object_storage_secret_key"]}
+        more = {"MINIO_BROWSER": "off", "MINIO_UPDATE": "off", "MINIO_SITE_REGION": region, "HOME": "/root"}
+        origins = {"MINIO_API_CORS_ALLOW_ORIGIN": ",".join(ORIGINS["circleci_object_storage_origins"])}
+        _start("stand-in-minio", ["/opt/stand-in/minio", "server", "--quiet", "--address", ":9000", "/srv/stand-in"], {**keys, **more, **origins})
+
+    return start
+
+
+def azurite() -> None:
+    """Azurite on the loopback of the store's host: only the gateway reaches it."""
+    folder = cache_dir() / "azurite-3.35.0"
+    if not (folder / ".ready").exists():
+        raise SandboxError("Azurite is not there: make test-store sets it up")
+    found = subprocess.run(["sh", "-c", "command -v node"], check=False, capture_output=True, text=True).stdout.strip()
+    if not found:
+        raise SandboxError("node is not there, which Azurite needs")
+    _put(Path(found), "/opt/stand-in/node")
+    docker.call(["cp", str(folder / "node_modules"), f"{_store()}:/opt/stand-in/node_modules"])
+    if docker.execute(_store(), ["/opt/stand-in/node", "--version"], check=False).returncode != 0:
+        library = subprocess.run(["sh", "-c", "ldconfig -p | sed -n 's/.*libstdc++.so.6 .*=> //p' | head -1"], check=True, capture_output=True, text=True).stdout.strip()
+        _put(Path(library), "/usr/lib/x86_64-linux-gnu/libstdc++.so.6")
+    script = "/opt/stand-in/node_modules/azurite/dist/src/blob/main.js"
+    words = ["--silent", "--disableTelemetry", "--loose", "--skipApiVersionCheck", "--blobHost", "127.0.0.1", "--blobPort", "10000", "--location", "/srv/stand-in"]
+    _start("stand-in-azurite", ["/opt/stand-in/node", script, *words], {"HOME": "/root"})
+
+
+# What K3s does with registries.yaml when it starts, and `k3s kubectl`: enough for the restart of one node, and no more.
+K3S = """#!/usr/bin/python3
+# Stand-in of the sandbox for K3s: no Kubernetes of its own. It reads registries.yaml when it starts, as the real one does.
+import os, re, sys
+if sys.argv[1:2] == ["kubectl"]:
+    words = sys.argv[2:]
+    while "--kubeconfig" in words:
+        place = words.index("--kubeconfig"); del words[place:place + 2]
+    os.execv("/opt/stand-in/kubectl", ["kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", *words])
+if sys.argv[1:] != ["server"]:
+    sys.exit("k3s (stand-in of the sandbox): only `server` and `kubectl` are here")
+path = "/etc/rancher/k3s/registries.yaml"
+host = ""
+for line in open(path).read().splitlines() if os.path.exists(path) else []:
+    found = re.fullmatch(r"  (\\S+):", line)
+    host = found.group(1) if found else host
+    authority = re.fullmatch(r"\\s+ca_file: (\\S+)", line)
+    if authority:
+        folder = f"/etc/containerd/certs.d/{host}"
+        os.makedirs(folder, exist_ok=True)
+        with open(f"{folder}/hosts.toml", "w") as stream:
+            stream.write(f'server = "https://{host}"\\n\\n[host."https://{host}"]\\n  capabilities = ["pull", "resolve"]\\n  ca = "{authority.group(1)}"\\n')
+os.execvp("sleep", ["sleep", "infinity"])
+"""
+
+
+def k3s_stands_in() -> None:
+    """The node's own Kubernetes goes on to run; what looks at K3s finds the stand-in."""
+    node = layout.host("node1").container
+    docker.execute(node, ["mkdir", "-p", "/opt/stand-in"])
+    docker.call(["cp", str(artifacts.ensure(artifacts.find("kubernetes")) / "kubectl"), f"{node}:/opt/stand-in/kubectl"])
+    docker.execute(node, ["sh", "-c", "cat > /usr/local/bin/k3s && chmod 755 /usr/local/bin/k3s && mkdir -p /etc/rancher/k3s"], stdin=K3S.encode())
+    kubeconfig = docker.execute(layout.host("bastion").container, ["cat", site.KUBECONFIG]).stdout.encode()
+    docker.execute(node, ["sh", "-c", "umask 077; mkdir -p /etc/kubernetes; test -s /etc/kubernetes/admin.conf || cat > /etc/kubernetes/admin.conf"], stdin=kubeconfig)
+    unit = "[Unit]\nDescription=K3s (stand-in of the sandbox)\n[Service]\nExecStart=/usr/local/bin/k3s server\n[Install]\nWantedBy=multi-user.target\n"
+    docker.execute(node, ["sh", "-c", "cat > /etc/systemd/system/k3s.service && systemctl daemon-reload && systemctl enable --now k3s"], stdin=unit.encode())
+
+
+def nodes_trust_anyway() -> None:
+    """Managed nodes trust their registry by what the cloud does; here the authority is put there by hand, before the product comes."""
+    asked = site.kubectl(["get", "secret", "-n", "circleci-server", "onprem-circleci-site-ca", "-o", r"jsonpath={.data.ca\.crt}"])
+    if asked.returncode != 0:
+        raise SandboxError(f"the authority of the site cannot be read: {asked.stderr.strip()}")
+    folder = "/etc/containerd/certs.d/registry.site.example:5000"
+    text = f'server = "https://registry.site.example:5000"\n[host."https://registry.site.example:5000"]\n  capabilities = ["pull", "resolve"]\n  ca = "{folder}/ca.crt"\n'
+    node = layout.host("node1").container
+    docker.execute(node, ["sh", "-c", f"mkdir -p {folder} && cat > {folder}/ca.crt"], stdin=base64.b64decode(asked.stdout))
+    docker.execute(node, ["sh", "-c", f"cat > {folder}/hosts.toml"], stdin=text.encode())
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What differs from platform to platform."""
+
+    platform: str
+    behind: str
+    level: str
+    blind: str
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    start: Callable[[], None] | None = None
+    before_install: Callable[[], None] | None = None
+    stand_ins: tuple[str, ...] = ()
+    refused: bool = False
+
+    def extra(self) -> dict[str, Any]:
+        """The variables of the example inventory, with the addresses of the sandbox."""
+        given = yaml.safe_load((ROOT / "inventories" / self.platform / "group_vars" / "all.yml").read_text(encoding="utf-8"))
+        own = {name: value for name, value in given.items() if name not in SANDBOX_SAYS}
+        origins = ORIGINS if "circleci_object_storage_origins" in given else {}
+        # The cloud's own load balancer and disks are not here: those of the bundle take their place.
+        brought = {"circleci_load_balancer": "metallb", "circleci_storage_class": "local_path", "circleci_load_balancer_idle_minutes": 0}
+        return {**own, **origins, **brought, **self.ports(), **self.variables, "circleci_gates_passed": verbs.ANSWERED_GATES}
+
+    def ports(self) -> dict[str, Any]:
+        """What the inventory cannot say of hosts that are not in it."""
+        empty = self.empty_groups()
+        kubernetes = [layout.NETWORKS["site"].subnet, layout.POD_CIDR] if "circleci_cluster_nodes" in empty else []
+        store = [f"{layout.host('store').address}/32"] if "circleci_object_storage" in empty else []
+        given = {name: value for name, value in (("kubernetes", kubernetes), ("object_storage", store)) if value}
+        return {"circleci_ports": given} if given else {}
+
+    def empty_groups(self) -> list[str]:
+        """Groups of the example that have no host; the registry is always the sandbox's own."""
+        given = yaml.safe_load((ROOT / "inventories" / self.platform / "hosts.yml").read_text(encoding="utf-8"))
+        return [name for name, group in given.items() if not group.get("hosts") and name != "circleci_registry"]
+
+
+# MinIO has rules for browsers for the whole server only, so that none can be asked of it by bucket.
+SERVICE = {"circleci_object_storage_endpoint": "http://store.site.example:9000", "circleci_object_storage_origins": []}
+SCENARIOS = {
+    "eks": Scenario(
+        "eks", "MinIO in place of AWS S3", "real component", "IAM roles, rules for browsers, limits of AWS",
+        {**SERVICE, "circleci_object_storage_kind": "aws_s3_keys", "circleci_object_storage_irsa_role": ""},
+        minio_stands_in("us-west-2"), nodes_trust_anyway, ("MetalLB and local-path for those of AWS", "keys for the role of pods", "trust of ECR put there by hand"),
+    ),
+    "azure": Scenario(
+        "azure", "Azurite 3.35.0 behind versitygw", "emulator", "managed identities, copies of large objects, limits of Azure",
+        {
+            "circleci_object_storage_backend_endpoint": f"http://127.0.0.1:10000/{AZURITE_ACCOUNT}",
+            "circleci_object_storage_backend_account": AZURITE_ACCOUNT,
+            "circleci_object_storage_backend_key": AZURITE_KEY,
+        },
+        azurite, nodes_trust_anyway, ("MetalLB and local-path for those of Azure", "custom CA trust put there by hand"),
+    ),
+    "digitalocean": Scenario(
+        "digitalocean", "MinIO in place of Spaces", "real component", "rules for browsers, request limits",
+        {**SERVICE}, minio_stands_in("us-east-1"), nodes_trust_anyway,
+        ("MetalLB and local-path for those of DigitalOcean", "trust of a public authority put there by hand"),
+    ),
+    "rancher": Scenario(
+        "rancher", "versitygw on the disk of a host", "real component", "", {}, None, k3s_stands_in,
+        ("K3s: a stand-in that reads registries.yaml at its start, above the Kubernetes of the sandbox",),
+    ),
+    "openshift": Scenario("openshift", "", "real component", "", refused=True),
+}  # fmt: skip
+
+
+def find(name: str) -> Scenario:
+    if name not in SCENARIOS:
+        raise SandboxError(f"there is no scenario {name!r}; known: {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]
+
+
+# --- evidence -----------------------------------------------------------------------------------------------------------
+
+
+def path_of(name: str) -> Path:
+    return EVIDENCE / f"{name}.json"
+
+
+def evidence(name: str) -> dict[str, Any]:
+    path = path_of(name)
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def note(name: str, **cells: Any) -> None:
+    """Keep what was seen; a cell is written again by each run that looks at it."""
+    scenario = find(name)
+    known = evidence(name)
+    found = {
+        "platform": scenario.platform,
+        "store": scenario.behind,
+        "level": scenario.level,
+        "blind_spots": scenario.blind,
+        "stand_ins": list(scenario.stand_ins),
+        "cells": {**known.get("cells", {}), **cells},
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    path_of(name).parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path_of(name), json.dumps(found, indent=2, sort_keys=True) + "\n")
+
+
+def cell(result: str, detail: str = "", level: str = "") -> dict[str, str]:
+    return {"result": result, "detail": detail, "level": level}
+
+
+# --- steps --------------------------------------------------------------------------------------------------------------
+
+
+def inventory(scenario: Scenario) -> None:
+    """The sandbox's inventory with the groups empty that are empty in the example."""
+    bastion = layout.host("bastion").container
+    path = f"{verbs.INVENTORY}/hosts.yml"
+    data = yaml.safe_load(docker.execute(bastion, ["cat", path]).stdout)
+    for group in scenario.empty_groups():
+        data[group] = {"hosts": {}}
+    docker.execute(bastion, ["sh", "-c", f"cat > {path}"], stdin=yaml.safe_dump(data).encode())
+
+
+def _verb(name: str, verb: str, label: str, arguments: tuple[str, ...] = ()) -> verbs.Result:
+    scenario = find(name)
+    verbs.prepare(verbs.host_of(verb))
+    if verbs.host_of(verb) == "bastion":
+        inventory(scenario)
+    begin = time.monotonic()
+    log = EVIDENCE / f"{name}-{label}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    result = verbs.run(verb, extra=scenario.extra(), arguments=arguments, log=log)
+    say(f"{name}: {label} ended with {result.code} after {time.monotonic() - begin:.0f} s, changed {result.changed or 'nothing'}")
+    return result
+
+
+def _demand(result: verbs.Result, name: str, what: str) -> None:
+    if result.code != 0:
+        raise SandboxError(f"scenario {name}: {what} ended with {result.code}: {' | '.join(result.failures()) or result.errors[-1500:]}")
+
+
+def prepare(name: str) -> None:
+    """Bundle, gap, what stands behind, secrets."""
+    scenario = find(name)
+    path_of(name).unlink(missing_ok=True)
+    if scenario.refused:
+        return
+    if scenario.start:
+        scenario.start()
+    bundle = _verb(name, "bundle", "bundle")
+    _demand(bundle, name, "bundle")
+    carried = subprocess.run([sys.executable, "-m", "sandbox", "carry", "/srv/bundle", "/srv/bundle"], cwd=ROOT, check=False)
+    if carried.returncode != 0:
+        raise SandboxError(f"scenario {name}: carrying the bundle ended with {carried.returncode}")
+    _demand(_verb(name, "secrets", "secrets"), name, "secrets")
+    if scenario.before_install:
+        scenario.before_install()
+    tripwire.reset()
+
+
+def install(name: str) -> dict[str, int]:
+    """Run install and keep what it saw. Says which hosts were changed."""
+    scenario = find(name)
+    if scenario.refused:
+        return refused(name)
+    first = "release" not in evidence(name).get("cells", {})
+    if first:
+        checked = _verb(name, "install", "check-empty", ("--check", "--diff"))
+        _demand(checked, name, "install --check on the empty site")
+    result = _verb(name, "install", "install" if first else "second-run")
+    _demand(result, name, "install")
+    if not first:
+        note(name, second_run=cell(f"changed={sum(result.changed.values())}", "all hosts", "real component"))
+        return result.changed
+    made = next((row for _host, row in result.results("object_storage_buckets")), {})
+    probed = [row for _host, row in result.results("object_storage_probe") if row.get("results")]
+    answers = probed[-1]["results"] if probed else []
+    no = [row["title"] for row in answers if row["works"] is False]
+    proof = next((row for _host, row in result.results("image_pull_proof")), {})
+    verdict = next((row for _host, row in result.results("infrastructure_probe")), {})
+    read_back = [row["name"] for row in verdict.get("clients", []) if row.get("read_back")]
+    note(
+        name,
+        bucket=cell("yes" if made.get("changes") else "no", "; ".join(made.get("changes", [])), scenario.level),
+        conformance=cell("yes" if answers else "no", f"{sum(row['works'] is True for row in answers)} yes, {len(no)} no{': ' + ', '.join(no) if no else ''}", scenario.level),
+        release=cell("yes", f"stand-in product on Kubernetes {layout.KUBERNETES_VERSION}, {len(proof.get('nodes', []))} node(s) pulled", "real component"),
+        artifact=cell("yes" if verdict.get("passed") and read_back else "no", f"read back from {', '.join(read_back) or 'no Nomad client'}", scenario.level),
+    )
+    return result.changed
+
+
+def refused(name: str) -> dict[str, int]:
+    """What must not be installed: plan, preflight and install say no, with the vendor's word, and change nothing."""
+    scenario = find(name)
+    installed = verbs.INSTALLED
+    words = []
+    for verb in ("plan", "preflight", "install"):
+        command = [f"{verbs.VENV}/ansible-playbook", "-i", f"{installed}/inventories/{scenario.platform}", f"{verbs.NAMESPACE}.{verb}"]
+        command += ["--extra-vars", f"@{verbs.SECRETS}", "--vault-password-file", verbs.VAULT_PASSWORD]
+        verbs.prepare("bastion")
+        done = docker.execute(layout.host("bastion").container, ["env", *(f"{key}={value}" for key, value in verbs.QUIET.items()), *command], check=False)
+        said = re.sub(r"\s+", " ", done.stdout)
+        if done.returncode != 2 or "known not to work" not in said or "There is no override" not in said:
+            raise SandboxError(f"scenario {name}: {verb} ended with {done.returncode} instead of the refusal: {said[-800:]}")
+        if re.search(r"changed=[1-9]", said):
+            raise SandboxError(f"scenario {name}: {verb} changed something")
+        words.append(verb)
+    note(name, release=cell("refused", f"{', '.join(words)} end with code 2 and the vendor's verdict; nothing is changed", "real component"))
+    return {}
+
+
+def verify(name: str) -> None:
+    """Look from outside, run check mode on the finished site, and see that nothing went out."""
+    scenario = find(name)
+    if scenario.refused:
+        return
+    checked = _verb(name, "install", "check-finished", ("--check", "--diff"))
+    _demand(checked, name, "install --check on the finished site")
+    note(name, check_mode=cell(f"changed={sum(checked.changed.values())}", "empty and finished site", "real component"))
+    _demand(_verb(name, "verify", "verify"), name, "verify")
+    page = docker.execute(layout.host("bastion").container, ["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", f"https://app.{layout.CI_DOMAIN}/"], check=False)
+    if page.stdout.strip() != "200":
+        raise SandboxError(f"scenario {name}: the web page answers {page.stdout.strip() or page.stderr.strip()}")
+    outside = tripwire.read()["total"]
+    if outside:
+        raise SandboxError(f"scenario {name}: {outside} attempts to reach outside")
+    cells = evidence(name)["cells"]
+    missing = [one for one in CELLS if one not in cells]
+    changed = [one for one in ("second_run", "check_mode") if cells.get(one, {}).get("result") not in ("changed=0", None)]
+    if missing or changed:
+        raise SandboxError(f"scenario {name}: never seen: {', '.join(missing) or 'nothing'}; changed what it should not: {', '.join(changed) or 'nothing'}")
+    say(f"{name}: evidence lies in {path_of(name)}")
+
+
+STEPS: dict[str, Callable[[str], Any]] = {"prepare": prepare, "install": install, "verify": verify}
