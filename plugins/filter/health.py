@@ -36,6 +36,15 @@ def service_wants(release: str) -> list[dict[str, Any]]:
     ]
 
 
+def failure_wants(release: str) -> list[dict[str, Any]]:
+    """Known ways to fail of a release, as the module service_health takes them."""
+    try:
+        modes = Catalog.load().failure_modes(release)
+    except CatalogError as error:
+        raise AnsibleFilterError(f"failure_wants: {error}") from error
+    return [{"id": mode.id, "title": mode.title, "symptom": mode.symptom, "remedy": mode.remedy, "source": mode.source} for mode in modes]
+
+
 def probe_image(release: str, image: str = "") -> str:
     """Image of the infrastructure probe as the private registry names it: the given one, or the catalog's C(cimg/base)."""
     if image:
@@ -75,4 +84,4 @@ class FilterModule:
     """Filters of the verify engine."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"service_wants": service_wants, "site_connections": site_connections, "probe_image": probe_image}
+        return {"service_wants": service_wants, "failure_wants": failure_wants, "site_connections": site_connections, "probe_image": probe_image}

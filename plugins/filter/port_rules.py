@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
@@ -132,7 +132,7 @@ def port_flows(
     platform: str,
     options: Mapping[str, Any] | None = None,
     closed_per_rule: int = 2,
-    names: Mapping[str, str] | None = None,
+    names: Mapping[str, str | Sequence[str]] | None = None,
 ) -> list[dict[str, Any]]:
     """Connections that one host has to try, for the module connectivity."""
     model = _checked(groups, hostvars, inventory_hostname, release, platform, options)

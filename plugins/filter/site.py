@@ -49,6 +49,16 @@ def site_findings(
     return [finding for result in found.values() for finding in result.get("findings", [])]
 
 
+def site_reports(variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Reports that the control hosts of all sites of this run hold in a registered result; the one thing that is read across sites, and only if asked for."""
+    found = []
+    for name in groups.get(_CONTROL, []):
+        result = hostvars[name].get(variable, {})
+        if isinstance(result, Mapping) and "report" in result:
+            found.append(dict(result["report"]))
+    return found
+
+
 def later_findings(results: Sequence[Mapping[str, Any]], secrets: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """What verbs that will be run later miss, each variable once.
 
@@ -208,6 +218,7 @@ class FilterModule:
         return {
             "site_results": site_results,
             "site_findings": site_findings,
+            "site_reports": site_reports,
             "later_findings": later_findings,
             "control_host_value": control_host_value,
             "past_gates": past_gates,

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: service_health
-short_description: Look at all services of a release and say what fails when one is down
+short_description: Look at all services of a release, what runs out, and known ways to fail
 version_added: 0.1.0
 description:
   - Compares the workloads of the namespace with the services of the catalog and gives each service a state, its restarts and the images that run.
+  - Tells days left of each certificate in the namespace's Secrets, how full disks and volumes are, what waits in queues, versions apart from each
+    other, and which of the known ways to fail the site shows. What cannot be asked is told as not measured. No content of a Secret is returned.
   - Changes nothing and does not fail because of what it finds.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
@@ -35,6 +37,27 @@ options:
     description: Kubernetes versions that fit the release, as C(minimum-maximum). Empty does not compare.
     type: str
     default: ""
+  platform:
+    description: Platform of the site, for the known ways to fail.
+    type: str
+    default: ""
+  registry:
+    description: Private registry as images name it. Empty does not look where images come from.
+    type: str
+    default: ""
+  failure_modes:
+    description: Known ways to fail of the release, from the filter P(onprem.circleci_server.failure_wants#filter).
+    type: list
+    elements: dict
+    default: []
+  licence_end:
+    description: Last day of the licence as C(YYYY-MM-DD). The vendor does not document where the licence itself says it; empty reports it as unknown.
+    type: str
+    default: ""
+  nomad_service:
+    description: Nomad's service as the API server's proxy names it.
+    type: str
+    default: nomad-server:4646
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying the target.
@@ -63,16 +86,20 @@ health:
       V(not installed), V(unknown)), C(detail) and C(workloads).
     - C(unexplained) names workloads of the namespace that no service explains, C(unbound_claims) volume claims that are not bound,
       C(kubernetes) the version of the cluster.
+    - C(certificates), each with C(name) and C(days_left); C(licence) with C(present), C(end) and C(days_left); C(storage), each with C(name),
+      C(used_bytes), C(capacity_bytes) and C(used_percent); C(queues), each with C(name) and C(waiting); C(versions), each with C(component),
+      C(found), C(expected) and C(state); C(findings) for known ways to fail; C(unmeasured), each with C(what) and C(why).
   returned: success
   type: dict
 """
 
+import datetime
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.health import assess, read_namespace
-from ..module_utils.helm.kube import KubeError, KubernetesClient
+from ..module_utils.health import assess, known_failures, licence_of, read_namespace, read_upkeep, versions_of
+from ..module_utils.helm.kube import KubeApi, KubeError, KubernetesClient
 
 
 def minor(text: str) -> tuple[int, ...]:
@@ -89,6 +116,32 @@ def in_range(version: str, span: str) -> bool:
         return False
 
 
+def is_date(text: str) -> bool:
+    """Whether a text is a day."""
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def upkeep(api: KubeApi, workloads: list[dict[str, Any]], options: dict[str, Any]) -> dict[str, Any]:
+    """What runs out or drifts; a user of the cluster who may not look is told, and the services are judged all the same."""
+    try:
+        found = read_upkeep(api, options["namespace"], options["nomad_service"])
+        kubernetes = str(api.request("GET", "/version").get("gitVersion", ""))
+    except KubeError as error:
+        return {"unmeasured": [{"what": "certificates, licence, disks, queues and versions", "why": error.sentence}]}
+    site = {**found, "workloads": workloads, "platform": options["platform"], "registry": options["registry"]}
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    return {
+        **{name: found[name] for name in ("certificates", "storage", "queues", "unmeasured")},
+        "licence": licence_of(found["licence"], options["licence_end"], today),
+        "versions": versions_of(found, kubernetes),
+        "findings": known_failures(options["failure_modes"], site),
+    }
+
+
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(
@@ -97,18 +150,27 @@ def main() -> None:
             "namespace": {"type": "str", "required": True},
             "services": {"type": "list", "elements": "dict", "required": True},
             "kubernetes_range": {"type": "str", "default": ""},
+            "platform": {"type": "str", "default": ""},
+            "registry": {"type": "str", "default": ""},
+            "failure_modes": {"type": "list", "elements": "dict", "default": []},
+            "licence_end": {"type": "str", "default": ""},
+            "nomad_service": {"type": "str", "default": "nomad-server:4646"},
         },
         supports_check_mode=True,
     )
     options = module.params
+    if options["licence_end"] and not is_date(options["licence_end"]):
+        module.fail_json(msg=f"licence_end is {options['licence_end']!r}; a day written as 2027-03-31 is needed, or nothing")
     try:
-        found = read_namespace(KubernetesClient(options["kubeconfig"]), options["namespace"])
+        api = KubernetesClient(options["kubeconfig"])
+        found = read_namespace(api, options["namespace"])
     except KubeError as error:
         module.fail_json(msg=error.sentence)
     health: dict[str, Any] = assess(options["services"], found)
     if options["kubernetes_range"]:
         health["kubernetes_range"] = options["kubernetes_range"]
         health["kubernetes_state"] = "ok" if in_range(health["kubernetes"], options["kubernetes_range"]) else "wrong"
+    health.update(upkeep(api, found["workloads"], options))
     module.exit_json(changed=False, health=health)
 
 

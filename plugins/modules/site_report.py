@@ -29,11 +29,6 @@ options:
       - A level of proof that C(evidence) does not name counts as not run.
     type: dict
     required: true
-  other_reports:
-    description: Reports of other sites, as RV(report) of this module, to stand on the same page.
-    type: list
-    elements: dict
-    default: []
   prometheus:
     description: Whether to write metrics for the text file collector of a node exporter.
     type: bool
@@ -87,12 +82,10 @@ json:
 
 import json
 import os
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.report import (
-    FORMAT,
     ReportError,
     build_report,
     read_report,
@@ -100,23 +93,8 @@ from ..module_utils.report import (
     render_prometheus,
     render_summary,
     same_content,
+    write_page,
 )
-
-
-def write(path: str, content: str) -> None:
-    """Replace a file as a whole. Reports name hosts and ports, so others do not read them."""
-    handle, temporary = tempfile.mkstemp(prefix=".report-", dir=os.path.dirname(path))
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o640)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
 
 
 def main() -> None:
@@ -125,16 +103,12 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "findings": {"type": "dict", "required": True},
-            "other_reports": {"type": "list", "elements": "dict", "default": []},
             "prometheus": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     folder = module.params["path"]
     names = {kind: os.path.join(folder, f"report.{kind}") for kind in ("json", "html", "prom")}
-    others = [item for item in module.params["other_reports"] if item.get("format") == FORMAT]
-    if len(others) != len(module.params["other_reports"]):
-        module.fail_json(msg=f"other_reports holds what is no report; a mapping with format {FORMAT} is needed")
     before = read_report(names["json"])
     try:
         report = build_report(module.params["findings"], before)
@@ -142,22 +116,16 @@ def main() -> None:
         module.fail_json(msg="; ".join(error.problems), problems=list(error.problems))
     missing = [kind for kind in ("json", "html", *(["prom"] if module.params["prometheus"] else [])) if not os.path.exists(names[kind])]
     changed = before is None or bool(missing) or not same_content(before, report)
-    # With sites on one page the page may be new although this site is not.
-    page = render_page([report, *others]) if changed or others else ""
     if not changed and before is not None:
-        if others:
-            page = render_page([before, *others])
-            with open(names["html"], encoding="utf-8") as handle:
-                changed = handle.read() != page
         report = before
     summary = render_summary(report, names["html"])
     if changed and not module.check_mode:
         try:
             os.makedirs(folder, mode=0o750, exist_ok=True)
-            write(names["json"], json.dumps(report, indent=1, sort_keys=True) + "\n")
-            write(names["html"], page)
+            write_page(names["json"], json.dumps(report, indent=1, sort_keys=True) + "\n")
+            write_page(names["html"], render_page([report]))
             if module.params["prometheus"]:
-                write(names["prom"], render_prometheus(report))
+                write_page(names["prom"], render_prometheus(report))
         except OSError as error:
             module.fail_json(msg=f"the report cannot be written to {folder}: {error}")
     module.exit_json(

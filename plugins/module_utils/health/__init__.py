@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+from .known_failures import known_failures
 from .services import assess, read_namespace
+from .upkeep import licence_of, read_upkeep, versions_of
 from .verdict import VerdictError, judge_site
 
-__all__ = ["VerdictError", "assess", "judge_site", "read_namespace"]
+__all__ = ["VerdictError", "assess", "judge_site", "known_failures", "licence_of", "read_namespace", "read_upkeep", "versions_of"]

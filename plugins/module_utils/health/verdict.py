@@ -112,7 +112,7 @@ def judge_site(
     proof = evidence_of(evidence, site, clients, before or {})
     services = list(health.get("services") or [])
     refs = [str(item.get("image") if isinstance(item, Mapping) else item) for item in missing_images]
-    findings: list[dict[str, Any]] = [dict(item) for item in extra]
+    findings: list[dict[str, Any]] = [dict(item) for item in (*extra, *(health.get("findings") or []))]
     for name in health.get("unbound_claims") or []:
         findings.append({"urgency": 1, "subject": f"volume claim {name}", "found": "not bound", "expected": "bound",
                          "remedy": "Look at the StorageClass and its provisioner.", "source": ""})  # fmt: skip
@@ -131,15 +131,18 @@ def judge_site(
         "listeners": listeners,
         "services": services,
         "evidence": proof,
-        "certificates": _certificates(flows),
+        "certificates": [*_certificates(flows), *(health.get("certificates") or [])],
+        **{name: list(health.get(name) or []) for name in ("storage", "queues", "unmeasured")},
+        "licence": dict(health.get("licence") or {}),
         "images": {"checked": images_checked, "missing": refs},
         "chart": dict(chart),
         "waivers": [dict(item) for item in waivers],
         "findings": findings,
     }
+    result["versions"] = list(health.get("versions") or [])
     if health.get("kubernetes"):
         result["versions"] = [{"component": "Kubernetes", "found": health["kubernetes"], "expected": health.get("kubernetes_range", ""),
-                               "state": health.get("kubernetes_state", "ok")}]  # fmt: skip
+                               "state": health.get("kubernetes_state", "ok")}, *result["versions"]]  # fmt: skip
     return result, _reasons(services, flows, proof, refs, result["certificates"], findings, waived)
 
 
@@ -171,7 +174,7 @@ def _reasons(
     if refs:
         reasons.append(f"{len(refs)} image{'s are' if len(refs) > 1 else ' is'} not in the private registry: {', '.join(refs[:5])}")
     for item in certificates:
-        if item["days_left"] < 0:
+        if item["days_left"] is not None and item["days_left"] < 0:
             reasons.append(f"the certificate of {item['name']} ended {-item['days_left']} days ago")
     for item in findings:
         if item.get("urgency") == 1:

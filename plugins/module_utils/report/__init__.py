@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from .files import write_page
 from .model import FORMAT, ReportError, build_report, read_report, same_content
 from .page import render_page
 from .plan_document import PlanError, render_plan
@@ -22,4 +23,5 @@ __all__ = [
     "render_prometheus",
     "render_summary",
     "same_content",
+    "write_page",
 ]

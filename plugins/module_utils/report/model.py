@@ -16,7 +16,10 @@ C(certificates)  [{name, days_left, detail}]
 C(images)        {checked, missing: [ref], detail}
 C(chart)         {compared, detail}
 C(versions)      [{component, found, expected, state, detail}]
-C(storage)       [{name, used_percent, detail}]
+C(storage)       [{name, used_percent, used_bytes, capacity_bytes, detail}]; the report adds C(since) and C(full_in_days)
+C(queues)        [{name, waiting, detail}]
+C(licence)       {present, end, days_left}
+C(unmeasured)    [{what, why}]
 C(waivers)       [{name, reason}]
 C(findings)      [{urgency, subject, found, expected, remedy, source}]
 """
@@ -36,7 +39,8 @@ SERVICE_STATES = ("healthy", "degraded", "down", "missing", "not installed", "un
 EVIDENCE_STATES = ("passed", "failed", "not run")
 URGENCIES = {1: "now", 2: "soon", 3: "look", 4: "not proved"}
 _VERDICTS = {"failed": 0, "unproved": 1, "proved": 2}
-LISTS = ("hosts", "rules", "flows", "listeners", "services", "evidence", "certificates", "versions", "storage", "waivers", "findings")
+LISTS = ("hosts", "rules", "flows", "listeners", "services", "evidence", "certificates", "versions", "storage", "queues", "unmeasured",
+         "waivers", "findings")  # fmt: skip
 
 
 class ReportError(Exception):
@@ -59,7 +63,7 @@ def _checked(findings: Mapping[str, Any]) -> dict[str, Any]:
         elif not isinstance(value, list) or any(not isinstance(item, Mapping) for item in value):
             problems.append(f"{name} must be a list of mappings")
             data[name] = []
-    for name in ("images", "chart"):
+    for name in ("images", "chart", "licence"):
         if not isinstance(data.get(name) or {}, Mapping):
             problems.append(f"{name} must be a mapping")
         data[name] = data.get(name) or {}
@@ -187,11 +191,64 @@ def _other_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         used = item.get("used_percent")
         if used is not None and used >= 80:
             result.append(_warn(1 if used >= 95 else 2, item["name"], f"{item['name']} is {used:g} % full. {item.get('detail', '')}".strip()))
+        days = item.get("full_in_days")
+        if days is not None and days < 30:
+            text = f"{item['name']} is full in {days} days if it goes on as since {item['since']['when'][:10]}."
+            result.append(_warn(1 if days < 7 else 2, f"{item['name']} fills", text, "Make it larger, or find what grows."))
+    for item in data["unmeasured"]:
+        result.append(_warn(4, str(item.get("what")), f"Not measured: {item.get('what')} ({item.get('why')})."))
+    result += _licence_warnings(data["licence"])
     for item in data["findings"]:
         text = f"{item.get('subject', '')}: found {item.get('found')}, expected {item.get('expected')}."
         result.append(_warn(int(item.get("urgency", 3)), str(item.get("subject", "")), text, str(item.get("remedy") or ""),
                             str(item.get("source") or "")))  # fmt: skip
     return result
+
+
+def _licence_warnings(licence: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not licence:
+        return []
+    if not licence.get("present"):
+        return [_warn(1, "licence", "The Secret license with the licence is not there.", "Put the vendor's licence into circleci_license and run install.")]
+    days = licence.get("days_left")
+    if days is None:
+        text = "How long the licence lasts is not known: the vendor does not document where it says so."
+        return [_warn(4, "licence", text, "Set circleci_verify_licence_end.")]
+    if days < 30:
+        when = f"ended {-days} days ago" if days < 0 else f"ends in {days} days"
+        return [_warn(1 if days < 7 else 2, "licence", f"The licence {when}.", "Ask the vendor for a new one.")]
+    return []
+
+
+# A forecast needs a day at least to look back on, and forgets what was long ago.
+_FORECAST_DAYS = (1.0, 60.0)
+
+
+def _days_between(first: str, second: str) -> Optional[float]:
+    try:
+        one, two = (datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ") for text in (first, second))
+    except ValueError:
+        return None
+    return (two - one).total_seconds() / 86400
+
+
+def _forecast(data: Mapping[str, Any], before: Optional[Mapping[str, Any]]) -> None:
+    """When disks and volumes are full, by a line through the oldest figure that is not too old and the one of now."""
+    known = {item.get("name"): item for item in (before or {}).get("storage") or []}
+    for item in data["storage"]:
+        used, capacity = item.get("used_bytes"), item.get("capacity_bytes")
+        old = known.get(item.get("name"))
+        if used is None or not capacity or old is None or old.get("used_bytes") is None:
+            continue
+        last = {"when": str((before or {}).get("generated", "")), "used_bytes": old["used_bytes"]}
+        since = old.get("since") or last
+        age = _days_between(str(since.get("when")), str(data["generated"]))
+        if age is None or age > _FORECAST_DAYS[1]:
+            since, age = last, _days_between(last["when"], str(data["generated"]))
+        item["since"] = since
+        grown = int(used) - int(since["used_bytes"])
+        if age is not None and age >= _FORECAST_DAYS[0] and grown > 0:
+            item["full_in_days"] = int((int(capacity) - int(used)) / (grown / age))
 
 
 def _state(data: Mapping[str, Any]) -> str:
@@ -262,6 +319,7 @@ def build_report(findings: Mapping[str, Any], before: Optional[Mapping[str, Any]
     """The report of one site; ``before`` is the report that was made last."""
     data = _checked(findings)
     data["format"] = FORMAT
+    _forecast(data, before)
     data["warnings"] = sorted(
         [*_service_warnings(data), *_flow_warnings(data), *_other_warnings(data)], key=lambda item: (item["urgency"], item["subject"])
     )
@@ -277,7 +335,8 @@ def build_report(findings: Mapping[str, Any], before: Optional[Mapping[str, Any]
     return data
 
 
-_VOLATILE = ("generated", "previous", "changes", "milliseconds", "seconds", "days_left", "when", "summary", "warnings")
+_VOLATILE = ("generated", "previous", "changes", "milliseconds", "seconds", "days_left", "when", "summary", "warnings", "used_percent",
+             "used_bytes", "since", "full_in_days", "waiting", "why")  # fmt: skip
 
 
 def _stable(value: Any) -> Any:

@@ -165,6 +165,17 @@ def _hosts(report: Mapping[str, Any]) -> str:
     return table("Hosts", ("Host", "Addresses", "Groups", "Listeners without a rule"), rows, "No hosts were given.", titled=True)
 
 
+def _size(count: Any) -> str:
+    return f"{int(count) / 2**30:.1f} GiB" if count else "–"
+
+
+def _full(item: Mapping[str, Any]) -> str:
+    days = item.get("full_in_days")
+    if days is None:
+        return "not known yet" if not item.get("since") else "does not grow"
+    return f"{days} days" if days < 1000 else "more than 1000 days"
+
+
 def _rest(report: Mapping[str, Any]) -> str:
     days = [
         (esc(item["name"]), "unknown" if item.get("days_left") is None else f"{item['days_left']} days",
@@ -173,7 +184,13 @@ def _rest(report: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     versions = [(esc(item["component"]), esc(item.get("found")), esc(item.get("expected")), esc(item.get("detail") or ""))
                 for item in report["versions"]]  # fmt: skip
-    storage = [(esc(item["name"]), esc(f"{item.get('used_percent')} %"), esc(item.get("detail") or "")) for item in report["storage"]]
+    licence = report.get("licence") or {}
+    if licence:
+        left = "not there" if not licence.get("present") else "unknown" if licence.get("days_left") is None else f"{licence['days_left']} days"
+        days.insert(0, ("Licence of the vendor", left, esc(licence.get("end") or "")))
+    storage = [(esc(item["name"]), esc(f"{item.get('used_percent')} %"), _size(item.get("capacity_bytes")), _full(item), esc(item.get("detail") or ""))
+               for item in report["storage"]]  # fmt: skip
+    queues = [(esc(item["name"]), esc(item.get("waiting")), esc(item.get("detail") or "")) for item in report.get("queues") or []]
     waivers = [(esc(item.get("name")), esc(item.get("reason"))) for item in report["waivers"]]
     images, chart = report["images"], report["chart"]
     if images.get("missing"):
@@ -184,7 +201,8 @@ def _rest(report: Mapping[str, Any]) -> str:
     parts = [
         "<h3>Certificates</h3>", table("Certificates", ("Certificate", "Left", "Detail"), days, "No certificate was looked at.", titled=True),
         "<h3>Versions</h3>", table("Versions", ("Component", "Found", "Expected", "Detail"), versions, "No version was looked at.", titled=True),
-        "<h3>Storage</h3>", table("Storage", ("Volume", "Used", "Detail"), storage, "No volume was looked at.", titled=True),
+        "<h3>Storage</h3>", table("Storage", ("Volume", "Used", "Of", "Full in", "Detail"), storage, "No volume was looked at.", titled=True),
+        "<h3>Queues</h3>", table("Queues", ("Queue", "Waiting", "Detail"), queues, "No queue was looked at.", titled=True),
         "<h3>Registry and chart</h3>",
         f"<p>{esc(registry)} {esc(images.get('detail') or '')}</p>",
         f"<p>The vendor's chart {compared} with the catalog. {esc(chart.get('detail') or '')}</p>",
@@ -193,7 +211,7 @@ def _rest(report: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     if images.get("missing"):
         entries = "".join(f"<li><code>{esc(ref)}</code></li>" for ref in images["missing"])
-        parts.insert(8, f"<details><summary>Missing images</summary><ul>{entries}</ul></details>")
+        parts.insert(parts.index("<h3>Waivers</h3>"), f"<details><summary>Missing images</summary><ul>{entries}</ul></details>")
     return "".join(parts)
 
 
@@ -208,7 +226,7 @@ def _site(report: Mapping[str, Any], number: int) -> str:
         ("map", "Site map", site_map(report, number)),
         ("connections", "Connections", _connections(report)),
         ("hosts", "Hosts", _hosts(report)),
-        ("rest", "Certificates, versions, storage, registry, waivers", _rest(report)),
+        ("rest", "Certificates, versions, storage, queues, registry, waivers", _rest(report)),
     )
     links = "".join(f'<li><a href="#{name}-{key}">{esc(title)}</a></li>' for key, title, _body in parts)
     sections = "".join(

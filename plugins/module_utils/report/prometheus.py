@@ -17,6 +17,11 @@ def _label(text: Any) -> str:
     return str(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
 
 
+def _number(value: float) -> str:
+    """Whole numbers in full: a size loses nothing."""
+    return str(int(value)) if float(value).is_integer() else f"{value:g}"
+
+
 def render_prometheus(report: Mapping[str, Any]) -> str:
     """One family after the other, with help and type."""
     site = _label(report["site"])
@@ -27,7 +32,7 @@ def render_prometheus(report: Mapping[str, Any]) -> str:
         lines.append(f"# TYPE {PREFIX}_{name} gauge")
         for labels, value in samples:
             inner = ",".join([f'site="{site}"', *(f'{key}="{_label(item)}"' for key, item in labels.items())])
-            lines.append(f"{PREFIX}_{name}{{{inner}}} {value:g}")
+            lines.append(f"{PREFIX}_{name}{{{inner}}} {_number(value)}")
 
     try:
         stamp = calendar.timegm(time.strptime(str(report["generated"]), "%Y-%m-%dT%H:%M:%SZ"))
@@ -49,5 +54,13 @@ def render_prometheus(report: Mapping[str, Any]) -> str:
     family("warnings", "Warnings by urgency.", [({"urgency": name}, count) for name, count in report["summary"]["warnings"].items()])
     family("certificate_days_left", "Days until a certificate ends.",
            [({"name": item["name"]}, item["days_left"]) for item in report["certificates"] if item.get("days_left") is not None])  # fmt: skip
+    family("storage_used_bytes", "Bytes in use of a disk or volume.",
+           [({"name": item["name"]}, item["used_bytes"]) for item in report["storage"] if item.get("used_bytes") is not None])  # fmt: skip
+    family("storage_capacity_bytes", "Size of a disk or volume.",
+           [({"name": item["name"]}, item["capacity_bytes"]) for item in report["storage"] if item.get("capacity_bytes") is not None])  # fmt: skip
+    family("queue_waiting", "What waits in a queue.", [({"queue": item["name"]}, item["waiting"]) for item in report.get("queues") or []])
+    licence = report.get("licence") or {}
+    if licence.get("days_left") is not None:
+        family("licence_days_left", "Days until the licence ends.", [({}, licence["days_left"])])
     family("waivers", "Requirements that the site knowingly does not meet.", [({}, len(report["waivers"]))])
     return "\n".join(lines) + "\n"

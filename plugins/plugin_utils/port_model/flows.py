@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .facts import VIRTUAL_HOSTS
@@ -71,8 +72,8 @@ def _target(rule: Rule, model: PortModel) -> tuple[str, ...]:
     return host.addresses if host else ()
 
 
-def flows_of(model: PortModel, source: str, closed_per_rule: int = 2, names: dict[str, str] | None = None) -> list[dict[str, Any]]:
-    """Connections that ``source`` has to try. ``names`` gives the TLS name to check per rule id."""
+def flows_of(model: PortModel, source: str, closed_per_rule: int = 2, names: Mapping[str, str | Sequence[str]] | None = None) -> list[dict[str, Any]]:
+    """Connections that ``source`` has to try. ``names`` gives the TLS name to check per rule id, or several that the certificate must all have."""
     me = model.inventory.host(source)
     if me is None:
         return []
@@ -105,17 +106,24 @@ def flows_of(model: PortModel, source: str, closed_per_rule: int = 2, names: dic
                     if rule.protocol == "udp":
                         expect = "reachable"
                     flow = _flow(rule, source, address, port, expect, rule.protocol)
-                    if expect == "tls" and names and rule.id in names:
-                        flow["server_name"] = names[rule.id]
-                    result.append(flow)
+                    wanted = (names or {}).get(rule.id, ()) if expect == "tls" else ()
+                    told = [wanted] if isinstance(wanted, str) else list(wanted)
+                    result.extend({**flow, "server_name": name, "name": f"{flow['name']} as {name}"} for name in told)
+                    if not told:
+                        result.append(flow)
     if closed_per_rule > 0:
         result.extend(_closed(model, source, candidates, granted, closed_per_rule))
     strength = {"tls": 3, "http": 3, "open": 2, "reachable": 1, "closed": 0}
-    unique: dict[tuple[str, int, str], dict[str, Any]] = {}
+    best: dict[tuple[str, int, str], int] = {}
     for flow in result:
         key = (flow["address"], flow["port"], flow["protocol"])
-        if key not in unique or strength[flow["expect"]] > strength[unique[key]["expect"]]:
-            unique[key] = flow
+        best[key] = max(best.get(key, 0), strength[flow["expect"]])
+    # One connection for each place, the one that proves most; each name of a certificate is one of its own.
+    unique: dict[tuple[str, int, str, str], dict[str, Any]] = {}
+    for flow in result:
+        key = (flow["address"], flow["port"], flow["protocol"])
+        if strength[flow["expect"]] == best[key]:
+            unique.setdefault((*key, str(flow.get("server_name", ""))), flow)
     return list(unique.values())
 
 

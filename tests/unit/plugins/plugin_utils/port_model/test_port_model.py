@@ -277,6 +277,15 @@ def test_table() -> None:
         rule_table(model(), "xml")
 
 
+def test_each_name_of_a_certificate_is_a_connection_of_its_own() -> None:
+    names: dict[str, Any] = {"lb-in-https-agents": ["ci.example", "app.ci.example"], "registry-in": "registry.example"}
+    flows = flows_of(model(), "nomad1", names=names)
+    asked = [(flow["to"], flow["server_name"]) for flow in flows if "server_name" in flow]
+    assert asked == [("load-balancer", "ci.example"), ("load-balancer", "app.ci.example"), ("registry", "registry.example")]
+    assert len({flow["name"] for flow in flows}) == len(flows)
+    assert len(flows) == len(flows_of(model(), "nomad1")) + 1
+
+
 def test_flows_prove_open_and_closed() -> None:
     built = model()
     mine = {(flow["to"], flow["port"]): flow["expect"] for flow in flows_of(built, "nomad1")}

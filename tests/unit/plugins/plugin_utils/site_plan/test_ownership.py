@@ -138,6 +138,7 @@ WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator
     "onprem.circleci_server.infrastructure_probe": (("lock_file", "progress_file"), _values),
     "onprem.circleci_server.human_gate": (("record",), _values),
     "onprem.circleci_server.site_report": (("path",), _values),
+    "onprem.circleci_server.sites_page": (("path",), _values),
     "onprem.circleci_server.site_plan": (("path",), _values),
     "ansible.builtin.copy": (("dest",), _values),
     "ansible.builtin.fetch": (("dest",), _folders),
