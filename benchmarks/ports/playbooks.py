@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -24,6 +25,7 @@ class Run:
     remote_calls: int
     changed: int
     results: Sequence[Mapping[str, Any]]
+    tasks: Mapping[str, float]
 
 
 def play(folder: Path, name: str, plays: Sequence[Mapping[str, Any]], inventory: Mapping[str, Any], inside: int | None, forks: int = 5) -> Run:
@@ -51,10 +53,14 @@ def play(folder: Path, name: str, plays: Sequence[Mapping[str, Any]], inventory:
     seconds = time.monotonic() - begin
     results: list[Mapping[str, Any]] = []
     calls = changed = 0
+    begun: list[tuple[str, float]] = []
     for line in done.stdout.splitlines():
         if not line.startswith("{"):
             continue
         event = json.loads(line)
+        if event.get("_event") in ("v2_playbook_on_task_start", "v2_playbook_on_stats"):
+            moment = datetime.datetime.fromisoformat(str(event["_timestamp"]).replace("Z", "+00:00")).timestamp()
+            begun.append((str((event.get("task") or {}).get("name", "")), moment))
         if event.get("_event") not in ("v2_runner_on_ok", "v2_runner_on_failed", "v2_runner_on_unreachable"):
             continue
         for result in event["hosts"].values():
@@ -67,4 +73,5 @@ def play(folder: Path, name: str, plays: Sequence[Mapping[str, Any]], inventory:
             changed += sum(bool(part.get("changed")) for part in parts)
     if done.returncode:
         raise SystemExit(f"{name} ended with {done.returncode}: {(done.stdout + done.stderr)[-3000:]}")
-    return Run(seconds, calls, changed, results)
+    tasks = {name: round(after - before, 1) for (name, before), (_next, after) in zip(begun, begun[1:])}
+    return Run(seconds, calls, changed, results, tasks)

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -165,18 +166,18 @@ class Site:
         }
         control = {"control": {"ansible_python_interpreter": sys.executable}}
         return {"all": {"vars": {"ansible_connection": "local", "circleci_verify_rules": [], "circleci_verify_ca_certificate": self.pem.read_text("utf-8")},
-                        "children": {"tried": {"hosts": names}, "circleci_sites": {"hosts": control}}}}  # fmt: skip
+                        "children": {"circleci_nomad_clients": {"hosts": names}, "circleci_sites": {"hosts": control}}}}  # fmt: skip
 
     def plays(self) -> list[dict[str, Any]]:
         """Connections on each host, then verdict and report on the control host, with the modules of the verb verify."""
         names = [f"host{number}" for number in range(1, len(self.hosts) + 1)]
         model = {"hosts": [{"name": name, "addresses": [address(number)], "groups": ["circleci_nomad_clients"]} for number, name in enumerate(names, 1)]}
-        joined = "{{ dict(groups['tried'] | zip(groups['tried'] | map('extract', hostvars, '__circleci_verify_host'))) }}"
+        joined = "{{ '__circleci_verify_host' | onprem.circleci_server.site_connections(groups, hostvars, inventory_hostname) }}"
         connect = {"ansible.builtin.import_role": {"name": "onprem.circleci_server.verify", "tasks_from": "host"},
                    "vars": {"circleci_verify_listeners": False}}  # fmt: skip
         judge = {"onprem.circleci_server.site_verdict": {"site": {"site": "benchmark"}, "hosts": joined, "model": model, "fail": False}, "register": "judged"}
         report = {"onprem.circleci_server.site_report": {"path": str(self.folder / "report"), "findings": "{{ judged.findings }}"}}
-        return [{"hosts": "tried", "gather_facts": False, "tasks": [connect]},
+        return [{"hosts": "circleci_nomad_clients", "gather_facts": False, "tasks": [connect]},
                 {"hosts": "circleci_sites", "gather_facts": False, "tasks": [judge, report]}]  # fmt: skip
 
 
@@ -192,6 +193,7 @@ def main(argv: list[str]) -> int:
         return 1
     each = len(flows(1, given.hosts))
     wrong: list[str] = []
+    tasks: Mapping[str, float] = {}
     found: dict[str, list[float]] = {"one engine": [], "all engines": [], "playbook": []}
     with tempfile.TemporaryDirectory(prefix="benchmark-verify-") as folder:
         site = Site(Path(folder), given.hosts)
@@ -205,6 +207,7 @@ def main(argv: list[str]) -> int:
                 found["all engines"].append(time.monotonic() - begin)
                 run = play(Path(folder) / "plays", f"verify-{turn}", site.plays(), site.inventory(), None, given.forks)
                 found["playbook"].append(run.seconds)
+                tasks = run.tasks
                 verdicts: Counter[str] = Counter()
                 for result in run.results:
                     # The report's summary is lines of text.
@@ -222,6 +225,7 @@ def main(argv: list[str]) -> int:
             site.lab.close()
     for name, seconds in found.items():
         sys.stdout.write(f"{name:12} {statistics.median(seconds):5.1f} s (from {min(seconds):.1f} to {max(seconds):.1f})\n")
+    sys.stdout.write(f"of the last playbook: {', '.join(f'{name} {seconds} s' for name, seconds in tasks.items())}\n")
     sys.stdout.write(f"{given.hosts} hosts, {each} connections each, {each * given.hosts} in all, {given.forks} forks\n")
     if given.output:
         given.output.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from ..plugin_utils.port_model import (
     flows_of,
     options_from,
     port_facts,
+    render_native,
     rule_table,
     site_inventory,
     site_members,
@@ -171,6 +172,23 @@ def port_explain(
     return explain(model, host, int(port))
 
 
+def port_native(
+    groups: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    inventory_hostname: str,
+    release: str,
+    platform: str,
+    options: Mapping[str, Any] | None = None,
+    form: str = "pf",
+) -> str:
+    """Rules of one host for pf of macOS or the firewall of Windows, for somebody to load there."""
+    model = _checked(groups, hostvars, inventory_hostname, release, platform, options)
+    try:
+        return render_native(model.for_host(inventory_hostname), form)
+    except ValueError as error:
+        raise AnsibleFilterError(f"port_native: {error}") from error
+
+
 class FilterModule:
     """Filters of the port model."""
 
@@ -183,4 +201,5 @@ class FilterModule:
             "port_flows": port_flows,
             "port_table": port_table,
             "port_explain": port_explain,
+            "port_native": port_native,
         }

@@ -161,14 +161,14 @@ class Lab:
         host.run("ip", "address", "add", f"fd77::{number}/64", "dev", "eth0", "nodad")
         return host
 
-    def guarded(self, name: str, number: int, backend: str) -> Host:
+    def guarded(self, name: str, number: int, backend: str, more: Sequence[str] = ()) -> Host:
         """A host whose filter is ``backend``, started and with a default deny where the filter has one."""
         if backend == "ufw":
-            host = self.add(name, number, ["/etc/ufw", "/etc/default/ufw"])
+            host = self.add(name, number, ["/etc/ufw", "/etc/default/ufw", *more])
             host.run("ufw", "--force", "enable")
             host.run("ufw", "allow", "9000/tcp")
         elif backend == "firewalld":
-            host = self.add(name, number, ["/etc/firewalld"])
+            host = self.add(name, number, ["/etc/firewalld", *more])
             # Docker makes this zone when it finds firewalld.
             host.system.write(
                 "/etc/firewalld/zones/docker.xml",

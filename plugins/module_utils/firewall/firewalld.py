@@ -169,7 +169,11 @@ def running(system: System) -> bool:
     """Whether firewalld answers; one that is started but silent is an error, not an absence."""
     if system.which("firewall-cmd") is None:
         return False
-    state = system.run(["firewall-cmd", "--state"])
+    try:
+        state = system.run(["firewall-cmd", "--state"])
+    except FirewallError as error:
+        # Without a firewalld it ends at once: somebody holds the line and is silent.
+        raise FirewallError(f"firewalld is started but does not answer ({error}); look at `systemctl status firewalld dbus`") from error
     if state.code == 0 and "running" in state.out + state.err:
         return True
     if system.systemd() and system.run(["systemctl", "is-active", "--quiet", "firewalld.service"]).code == 0:

@@ -13,6 +13,7 @@ from .facts import PortFact, port_facts
 from .flows import flows_of
 from .inventory import SiteHost, SiteInventory, SiteInventoryError, site_group, site_inventory, site_members
 from .model import Options, PortModel, PortModelError, Problem, Rule, build_model, options_from
+from .native import render_native
 from .table import explain, rule_table
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "flows_of",
     "options_from",
     "port_facts",
+    "render_native",
     "rule_table",
     "site_group",
     "site_inventory",

@@ -34,6 +34,10 @@ CONTRADICTIONS = (
 )  # fmt: skip
 
 
+# Rules of what a proxy that ends TLS stands before.
+UPSTREAM = ("lb-in-http", "lb-in-nomad-rpc", "lb-in-output-processor", "lb-in-vm-service", "node-in-lb-")
+
+
 @dataclass(frozen=True)
 class Problem:
     """What stands in the way of a rule: the field, what was found, what is allowed, what to do."""
@@ -84,6 +88,12 @@ class Options:
     load_balancer_listens: tuple[int, ...] | None = field(
         default=None,
         metadata=_told("Ports that the live Service lists. Only for 3000 and 8585, which the vendor prints on though nothing listens there any more."),
+    )
+    upstream_tls: tuple[str, ...] = field(
+        default=(),
+        metadata=_told(
+            "Addresses of a proxy before `circleci-proxy` that ends TLS. Users and GitHub then come from there; it must pass 4647 on as it is."
+        ),
     )
     registry: tuple[str, ...] = field(default=(), metadata=_told("Addresses of a registry that someone else runs."))
     registry_port: int = field(default=443, metadata=_told("Port of the registry. Taken from `circleci_registry_host`."))
@@ -424,6 +434,11 @@ class _Builder:
                         continue
                     names.append(host.name)
                     networks.extend(self._host_networks([host]))
+            if self.networks["upstream_tls"] and fact.direction == "ingress" and fact.id.startswith(UPSTREAM):
+                networks.extend(self.networks["upstream_tls"])
+                # They reach the proxy and nothing behind it; the agents' traffic may still go both ways.
+                if kind in ("users", "vcs"):
+                    continue
             # Clusters of others have no hosts in the inventory, and pods may leave the cluster under addresses of their own.
             networks.extend(self.networks.get("kubernetes" if kind == "kubernetes_node" else kind, ()))
             if kind == "administrators" and fact.group != "bastion":

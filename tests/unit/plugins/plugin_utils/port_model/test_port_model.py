@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.port_model 
     flows_of,
     options_from,
     port_facts,
+    render_native,
     rule_table,
     site_inventory,
     site_members,
@@ -137,6 +139,51 @@ def test_runner_reruns_and_terraform_range_are_options() -> None:
     assert opened(model(groups=groups, hosts=hosts), "runner1") == {"22"}
     assert "54782" in opened(model(groups=groups, hosts=hosts, runner_ssh_rerun=True), "runner1")
     assert "4646-4648" in opened(model(cloud_network=["10.93.0.0/16"]), "nomad1")
+
+
+def peers(built: PortModel, host: str, rule_id: str) -> tuple[str, ...]:
+    return next((rule.peers for rule in built.for_host(host) if rule.id == rule_id), ())
+
+
+def test_webhooks_of_github_enterprise_come_in_and_checkouts_go_out() -> None:
+    built = model(users=["10.20.0.0/16"], vcs=["10.1.5.10"])
+    assert peers(built, "load-balancer", "lb-in-https") == ("10.1.5.10/32", "10.20.0.0/16")
+    assert any("10.1.5.10/32" in rule.peers for rule in built.for_host("nomad1") if rule.direction == "egress")
+
+
+@pytest.mark.parametrize(("transparent", "there", "gone"), [(True, "node-in-lb-web", "node-in-nodeports"), (False, "node-in-nodeports", "node-in-lb-web")])
+def test_a_load_balancer_meets_the_nodes_on_its_own_ports_or_on_node_ports(transparent: bool, there: str, gone: str) -> None:
+    built = model(load_balancer_transparent=transparent, node_firewall=True)
+    found = {rule.id: rule for rule in built.for_host("node1")}
+    assert there in found and gone not in found
+    assert ("30000-32767" in opened(built, "node1")) is not transparent
+
+
+def test_a_proxy_is_told_to_the_network_team() -> None:
+    going = [rule for rule in model(http_proxy=["10.1.0.80"], http_proxy_port=8080).rules if rule.peers == ("10.1.0.80/32",)]
+    assert going and all(rule.direction == "egress" and rule.ports == ("8080",) and rule.state.startswith("outgoing") for rule in going)
+    assert not [rule for rule in model().rules if "http_proxy" in rule.peer_kinds]
+
+
+def test_with_tls_that_ends_upstream_users_come_from_there_and_nomad_goes_through() -> None:
+    built = model(upstream_tls=["10.1.0.7"], users=["10.20.0.0/16"], vcs=["10.1.5.10"])
+    assert peers(built, "load-balancer", "lb-in-https") == peers(built, "load-balancer", "lb-in-http") == ("10.1.0.7/32",)
+    assert peers(built, "load-balancer", "lb-in-nomad-rpc") == ("10.1.0.7/32", "10.93.0.41/32", "10.93.0.42/32")
+    assert peers(built, "nomad1", "client-in-ssh-rerun") == ("10.20.0.0/16",), "a rerun with SSH does not go through it"
+    old = model("4.2.7", upstream_tls=["10.1.0.7"], vm_service=True)
+    assert "10.1.0.7/32" in peers(old, "load-balancer", "lb-in-vm-service") and "10.1.0.7/32" in peers(old, "load-balancer", "lb-in-output-processor")
+
+
+@pytest.mark.parametrize(("form", "name", "group"), [("pf", "macos.pf.conf", "circleci_runners_macos"), ("powershell", "windows.ps1", "circleci_runners_windows")])
+def test_runners_on_macos_and_windows_have_texts_to_load(form: str, name: str, group: str) -> None:
+    """Golden texts; never run."""
+    hosts = {**HOSTS, "runner1": {"ansible_host": "10.93.0.61"}}
+    built = model(groups={**GROUPS, group: ["runner1"]}, hosts=hosts, runner_ssh_rerun=True, container_runner_ssh_rerun=True, users=["10.20.0.0/16", "2001:db8::/64"],
+                  administrators=["10.1.0.0/24"])  # fmt: skip
+    golden = Path(__file__).parent / "golden" / name
+    assert render_native(built.for_host("runner1"), form) == golden.read_bytes().decode()
+    with pytest.raises(ValueError, match="known are pf, powershell"):
+        render_native([], "netsh")
 
 
 def test_names_ports_and_blocked_networks() -> None:

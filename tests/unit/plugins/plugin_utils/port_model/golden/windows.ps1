@@ -1,0 +1,5 @@
+# Made by onprem.circleci_server from its model of ports; never run in its tests.
+Remove-NetFirewallRule -Group 'onprem-circleci' -ErrorAction SilentlyContinue
+New-NetFirewallRule -Name 'onprem-circleci runner-in-ssh-rerun tcp' -DisplayName 'CircleCI: Rerun a job with SSH when runner.ssh.advertise_addr is set.' -Group 'onprem-circleci' -Direction Inbound -Action Allow -Protocol TCP -LocalPort '54782' -RemoteAddress '10.20.0.0/16','2001:db8::/64'
+New-NetFirewallRule -Name 'onprem-circleci runner-container-in-ssh-rerun tcp' -DisplayName 'CircleCI: Rerun with SSH through the gateway of the container runner.' -Group 'onprem-circleci' -Direction Inbound -Action Allow -Protocol TCP -LocalPort '54782-54801' -RemoteAddress '10.20.0.0/16','2001:db8::/64'
+New-NetFirewallRule -Name 'onprem-circleci runner-in-ssh-admin tcp' -DisplayName 'CircleCI: Administration.' -Group 'onprem-circleci' -Direction Inbound -Action Allow -Protocol TCP -LocalPort '22' -RemoteAddress '10.1.0.0/24','10.93.0.10/32'
