@@ -129,7 +129,12 @@ class Google:
             def handle_one(self) -> None:
                 parts = urlsplit(self.path)
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                if parts.path == "/token":
+                if parts.path.startswith("/computeMetadata/"):
+                    # The metadata server of a machine with an identity; it answers nobody who does not say that he means it.
+                    asked = self.headers.get("Metadata-Flavor") == "Google" and not outer.revoked
+                    outer.tokens.add("token-of-the-machine")
+                    self.answer(200 if asked else 403, {"access_token": "token-of-the-machine", "expires_in": 3600})
+                elif parts.path == "/token":
                     self.answer(*outer.token(body.decode()))
                 elif parts.path.startswith(("/storage/", "/upload/")):
                     self.json_interface(parts.path, body)

@@ -188,6 +188,21 @@ def test_bucket_of_google_that_another_site_has_claimed_is_refused_and_kept(gcs:
     assert not GoogleClient(fake_google.endpoint, ServiceAccount.parse(fake_google.service_account)).bucket_exists("example-data")
 
 
+def test_identity_of_the_machine_fills_the_buckets_and_signs_nothing(gcs: Cloud, fake_google: Google, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GCE_METADATA_HOST", f"127.0.0.1:{fake_google.port}")
+    gcs.options["service_account"] = ""
+    found = gcs.buckets()
+    assert found["failed"] and "the project to make it in is unknown" in found["msg"]
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "example-project")
+    assert gcs.buckets()["changed"] and not gcs.buckets()["changed"]
+    assert gcs.agents("1.0.1")["uploaded"][-1] == "release.txt"
+    seen = gcs.probe()
+    assert not seen["failed"] and seen["presigned_get"] is None and seen["anonymous_refused"] is True, seen
+    fake_google.revoked = True
+    found = gcs.buckets()
+    assert found["failed"] and "circleci_object_storage_service_account" in found["msg"]
+
+
 def test_signing_without_a_key_is_refused_with_the_variable() -> None:
     with pytest.raises(S3Error, match="circleci_object_storage_service_account"):
         GoogleClient("http://127.0.0.1:1", None).presign("GET", "b", "k", 60)

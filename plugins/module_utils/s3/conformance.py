@@ -362,7 +362,14 @@ class GoogleConformance(Conformance):
     _of_s3 = ("multipart", "checksum_header", "checksum_checked", "trailer_checksum", "conditional_put")
 
     def _checks(self) -> list[tuple[str, str, Callable[[], str]]]:
-        return [(name, title, self._own if name in self._of_s3 else check) for name, title, check in super()._checks()]
+        signs = isinstance(self.client, GoogleClient) and self.client.signs
+        return [
+            (name, title, self._own if name in self._of_s3 else self._unsigned if name.startswith("presigned") and not signs else check)
+            for name, title, check in super()._checks()
+        ]
+
+    def _unsigned(self) -> str:
+        raise _NotAsked("this host has no key of a service account to sign with")
 
     def _own(self) -> str:
         raise _NotAsked("a question to S3; Google has calls of its own")

@@ -124,6 +124,11 @@ class GoogleClient(S3Client):
         self._project = account.project if account else os.environ.get("GOOGLE_CLOUD_PROJECT", "")
         self._token, self._token_end = "", 0.0
 
+    @property
+    def signs(self) -> bool:
+        """Whether URLs can be signed here."""
+        return self._account is not None
+
     # --- tokens ---------------------------------------------------------------------------------------------------------
 
     def _bearer(self) -> str:
@@ -219,6 +224,8 @@ class GoogleClient(S3Client):
         return self.expect(f"asking for bucket {bucket}", response, 200, 404).status == 200
 
     def create_bucket(self, bucket: str) -> None:
+        if not self._project:
+            raise S3Error(f"bucket {bucket} is not there, and the project to make it in is unknown: make it before, or set {VARIABLE}, which names its project")
         wish: dict[str, Any] = {"name": bucket, "iamConfiguration": {"uniformBucketLevelAccess": {"enabled": True}}}
         if self._location:
             wish["location"] = self._location
