@@ -89,10 +89,15 @@ class Layers:
     """Layers are made once for each seed."""
 
     storage: Storage
+    thin: bool = False  # only names and sizes: for plans, which move no layers
     known: dict[tuple[str, int], tuple[str, int, str]] = field(default_factory=dict)
 
     def get(self, seed: str, size: int) -> tuple[str, int, str]:
         if (seed, size) not in self.known:
+            if self.thin:
+                name = digest_of(f"{seed} {size}".encode())
+                self.known[(seed, size)] = (name, size, name)
+                return self.known[(seed, size)]
             body, inner = layer(seed, size)
             self.known[(seed, size)] = (self.storage.blob(body), len(body), inner)
         return self.known[(seed, size)]
@@ -151,10 +156,10 @@ def chart(storage: Storage, repository: str, tag: str) -> str:
     return storage.manifest(repository, body, tag)
 
 
-def make_set_s(root: Path, scale: float = 1.0, rebuilt: int = 0) -> dict[str, Any]:
-    """Set S; *scale* shrinks all layers, *rebuilt* images have half of their own layers new (release n + 1)."""
+def make_set_s(root: Path, scale: float = 1.0, rebuilt: int = 0, thin: bool = False) -> dict[str, Any]:
+    """Set S; *scale* shrinks all layers, *rebuilt* images have half of their own layers new (release n + 1), a *thin* set has manifests only."""
     storage = Storage(root)
-    layers = Layers(storage)
+    layers = Layers(storage, thin)
     rng = random.Random("S")
     # 9 base layers of about 20 MB: 83 mounts for 41 repositories.
     bases = [

@@ -106,11 +106,11 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.mirror.bundle import Bundle
 from ..module_utils.mirror.errors import EXIT_AGAIN, EXIT_REGISTRY, MirrorError, NetworkError
-from ..module_utils.mirror.fetch import Change
 from ..module_utils.mirror.limits import parse_bytes
 from ..module_utils.mirror.load import LoadOptions, load
 from ..module_utils.mirror.progress import Progress
 from ..module_utils.mirror.sign import check_trust
+from ..module_utils.mirror.together import Change
 from ..module_utils.mirror_module import (
     BUNDLE_SPEC,
     REGISTRY_SPEC,

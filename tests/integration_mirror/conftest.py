@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -30,56 +29,10 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.load
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.lock import Lock
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.sign import Trust
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.transport import Patience
+from registries import BINARY, Registry
 from wire import Wire
 
-BINARY = next((path for path in (shutil.which("docker-registry"), shutil.which("registry")) if path), None)
 QUICK = Patience(tries=5, first_wait=0.02, longest_wait=0.2)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-class Registry:
-    """One distribution process with a storage folder."""
-
-    def __init__(self, root: Path, folder: Path, **options: Any) -> None:
-        assert BINARY is not None
-        self.root, self.port = root, free_port()
-        root.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        delete = "true" if options.get("delete", True) else "false"
-        readonly = "\n  maintenance: {readonly: {enabled: true}}" if options.get("readonly") else ""
-        auth = f"\nauth: {{htpasswd: {{realm: test, path: {options['htpasswd']}}}}}" if options.get("htpasswd") else ""
-        self.config = folder / f"registry-{self.port}.yml"
-        self.config.write_text(
-            "version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"
-            f"storage:\n  filesystem: {{rootdirectory: {root}}}\n  delete: {{enabled: {delete}}}{readonly}{auth}\n"
-            f"http: {{addr: '127.0.0.1:{self.port}', secret: for-tests}}\n"
-        )
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        assert BINARY is not None
-        self.process = subprocess.Popen([BINARY, "serve", str(self.config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(400):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.05)
-        raise RuntimeError("the registry does not answer")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
 
 
 @pytest.fixture(scope="session")

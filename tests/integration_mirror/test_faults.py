@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -151,6 +152,14 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def settled(wire: Wire) -> None:
+    """Wait until no more bytes move."""
+    seen = -1
+    while seen != wire.up + wire.down:
+        seen = wire.up + wire.down
+        time.sleep(0.2)
+
+
 @pytest.mark.parametrize("percent", [30, 60, 90])
 def test_load_goes_on_after_kill_9(source: Source, target: Wire, work: Path, pyz: Path, percent: int) -> None:
     do_fetch(lock_for(source[0].host, source[1]), work / "bundle")
@@ -160,7 +169,8 @@ def test_load_goes_on_after_kill_9(source: Source, target: Wire, work: Path, pyz
     target.watch.append((total * percent // 100, lambda: os.kill(process.pid, signal.SIGKILL)))
     assert process.wait() == -signal.SIGKILL
     target.watch.clear()
-    wait_for(lambda: False) if False else time.sleep(0.2)
+    # What the killed process had sent is still on its way through the proxy.
+    settled(target)
     # Every tag that is visible can be pulled whole.
     client = RegistryClient(target.host, plain_http=True)
     for repository in client.list_repositories():
@@ -211,6 +221,32 @@ def test_cut_in_the_middle_of_a_blob_goes_on_there(work: Path, make_registry: Ca
     assert ranges and all(not value.startswith("bytes=0-") for value in ranges)
     assert wire.down < total_of(work / "bundle") * 1.02
     wire.close()
+
+
+def test_reset_in_the_middle_of_a_blob(work: Path, target: Wire, make_registry: Callable[..., Registry]) -> None:
+    refs = large_set(work / "large", 20_000_000)
+    wire = Wire(("127.0.0.1", make_registry("large").port))
+    wire.faults.append(Fault("GET", "/blobs/", times=4, cut_answer_at=150_000, reset=True))
+    assert do_fetch(lock_for(wire.host, refs), work / "bundle").retries >= 3
+    target.faults.append(Fault("PUT|PATCH", "/uploads/", times=3, cut_request_at=100_000, longest_body=100_000, reset=True))
+    assert do_load(work / "bundle", target.host).retries >= 3
+    assert whole(work / "bundle", target) == []
+    wire.close()
+
+
+def test_upload_that_stalls(source: Source, target: Wire, work: Path, make_registry: Callable[..., Registry]) -> None:
+    refs = large_set(work / "large", 20_000_000)
+    do_fetch(lock_for(make_registry("large").host, refs), work / "bundle")
+    target.faults.append(Fault("PATCH", "/uploads/", times=2, stall_request_at=1_000_000))
+    result = do_load(work / "bundle", target.host, access=access(stall_timeout=0.4), chunk_size=8_000_000)
+    assert result.retries >= 1
+    assert whole(work / "bundle", target) == []
+
+
+def whole(folder: Path, target: Wire) -> list[str]:
+    """What the registry lacks of a bundle, every byte read back."""
+    with Bundle.open([folder]) as bundle:
+        return verify_registry(bundle, RegistryClient(target.host, plain_http=True), deep=True).problems
 
 
 def test_server_without_ranges_starts_the_blob_again(work: Path, make_registry: Callable[..., Registry]) -> None:
@@ -338,6 +374,65 @@ def test_redirect_to_another_host_goes_without_credentials(source: Source, wire:
     do_fetch(lock_for(wire.host, source[1][:2]), work / "bundle", access=access(credentials={wire.host: ("user", "hunter2")}))
     assert store.count > 0 and not [request for request in store.requests if "authorization" in request.headers]
     store.close()
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_are_in_no_output_and_no_file(work: Path, pyz: Path, source: Source, target: Wire, tmp_path: Path) -> None:
+    """Through the command line, from a fetch that is refused to a load that is killed and goes on; everything it said and left is searched."""
+    wire = Wire(("127.0.0.1", source[0].port))
+    near, far = TokenService(wire, "near-user", "canary-near"), TokenService(target, "far-user", "canary-far")
+    given = tmp_path / "given"  # what we hand in may hold secrets
+    given.mkdir()
+    config = given / "config.json"
+    (given / "password").write_text("canary-far\n")
+    (work / "refs").write_text("".join(f"{wire.host}/{ref}\n" for ref in source[1][:12]))
+    said: list[str] = []
+
+    def run(code: int, *arguments: str) -> None:
+        done = subprocess.run([sys.executable, str(pyz), *arguments, "--plain-http", "--progress", str(work / "progress.json")], capture_output=True, text=True, check=False, cwd=work)
+        said.append(done.stdout + done.stderr)
+        assert done.returncode == code, done.stderr
+
+    def login(password: str) -> None:
+        auth = base64.b64encode(f"near-user:{password}".encode()).decode()
+        config.write_text(json.dumps({"auths": {wire.host: {"auth": auth}}}))
+
+    fetch = ["fetch", "--refs", str(work / "refs"), "--output", str(work / "bundle"), "--docker-config", str(config)]
+    load = ["load", str(work / "bundle"), "--registry", target.host, "--state", str(work / "state"), "--receipt", str(work / "receipt.json"), "--username", "far-user"]
+    login("canary-wrong")
+    run(4, *fetch)
+    login("canary-near")
+    run(0, *fetch, "--json")
+    (given / "wrong").write_text("canary-wrong")
+    run(4, *load, "--password-file", str(given / "wrong"))
+    arguments = [sys.executable, str(pyz), *load, "--plain-http", "--password-file", str(given / "password")]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    listed: list[bytes] = []
+
+    def kill() -> None:
+        listed.append(Path(f"/proc/{process.pid}/cmdline").read_bytes())
+        process.kill()
+
+    target.watch.append((1_000_000, kill))
+    process.wait()
+    assert listed and b"canary" not in listed[0]
+    left = [path.name for path in (work / "state").iterdir()]
+    assert any(name.endswith(".journal") for name in left)
+    tokens = [*near.tokens, *far.tokens]
+    secrets = [b"canary", base64.b64encode(b"near-user:canary-near"), base64.b64encode(b"far-user:canary-far"), *(token.encode() for token in tokens)]
+
+    def search() -> list[str]:
+        files = [path for folder in (work, Path(os.environ["HOME"])) for path in folder.rglob("*") if path.is_file() and given not in path.parents and "target" not in path.parts]
+        assert any(path.name == "bundle.json" for path in files)
+        return [str(path) for path in files if any(secret in path.read_bytes() for secret in secrets)]
+
+    assert search() == []
+    run(0, *load, "--password-file", str(given / "password"), "--json")
+    assert search() == [] and (work / "receipt.json").is_file()
+    assert not any(secret.decode() in text for secret in secrets for text in said)
+    wire.close()
 
 
 # --- content that lies ----------------------------------------------------------------------------------------------

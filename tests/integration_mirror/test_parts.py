@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
@@ -42,6 +43,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.prun
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.registry import RegistryClient
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.seed import seed_storage
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.sign import Trust, sign_bundle
+from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.transport import Patience
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.verify import verify_bundle, verify_registry
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.view import extract_files, make_view
 from conftest import Registry, access, do_fetch, do_load, lock_for
@@ -472,9 +474,34 @@ def test_skopeo_reads_a_one_part_bundle_and_the_view(source: Source, work: Path)
             repository, tag = ref.split(":")
             assert "sha256:" + hashlib.sha256(raw).hexdigest() == RegistryClient(source[0].host, plain_http=True).head_manifest(repository, tag)
             shutil.rmtree(copy)
-    if shutil.which("crane"):
-        subprocess.run(["crane", "validate", "--tarball", str(part)], check=False)
-        assert subprocess.run(["crane", "push", "--index", str(work / "view"), f"{source[0].host}/view:1", "--insecure"], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["image", "index", "chart"])
+@pytest.mark.parametrize("tool", ["oras", "crane"])
+def test_other_tools_carry_it_on(source: Source, target: Wire, work: Path, tool: str, kind: str) -> None:
+    """oras reads the one part as it is, crane the view; what they push has the digest of the source."""
+    program = os.environ.get(tool.upper()) or shutil.which(tool)
+    if program is None:
+        pytest.skip(f"{tool} is not installed here; {tool.upper()}=PATH names it")
+    ref = next(ref for ref in source[1] if {"image": "app02", "index": "app39", "chart": "chart0"}[kind] in ref)
+    do_fetch(lock_for(source[0].host, [ref]), work / "bundle")
+    environment = {**os.environ, "HOME": str(work)}
+    if tool == "oras":
+        # By digest: to oras a colon in the name of a layout begins the tag.
+        digest = RegistryClient(source[0].host, plain_http=True).head_manifest(*ref.split(":"))
+        part = parts_of(work / "bundle")[0]
+        arguments = ["cp", "--no-tty", "--from-oci-layout", f"{part}@{digest}", "--to-plain-http", f"{target.host}/{ref}"]
+    else:
+        with Bundle.open([work / "bundle"]) as bundle:
+            make_view(bundle, work / "view")
+        arguments = ["push", "--insecure", str(work / "view"), f"{target.host}/{ref}"]
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    repository, tag = ref.split(":")
+    far, near = (RegistryClient(host, plain_http=True).head_manifest(repository, tag) for host in (target.host, source[0].host))
+    assert far == near is not None
+    # Nothing is left to do for the engine, which sees the same names and digests.
+    assert not do_load(work / "bundle", target.host).changed
 
 
 def test_seeded_storage_is_served(source: Source, work: Path, make_registry: Callable[..., Registry]) -> None:
@@ -532,7 +559,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     for name in ("server", "client"):
         subprocess.run(
-            [*new, "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"], check=True, capture_output=True
+            [*new, "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost,DNS:registry.site.example", "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem"], check=True, capture_output=True
         )
     return folder
 
@@ -559,9 +586,33 @@ def test_tls_with_a_private_authority_and_client_certificate(source: Source, wor
     far.close()
 
 
-def test_htpasswd_and_docker_config(source: Source, work: Path, make_registry: Callable[..., Registry], monkeypatch: pytest.MonkeyPatch) -> None:
-    import base64
+def test_through_a_proxy(source: Source, work: Path, make_registry: Callable[..., Registry], monkeypatch: pytest.MonkeyPatch, certificates: Path) -> None:
+    """Plain HTTP is asked of the proxy, TLS goes through a tunnel of it; no_proxy goes past it."""
+    lock = lock_for("registry.example:5000", source[1][:3])
+    proxy = Wire(("127.0.0.1", source[0].port))
+    monkeypatch.setenv("http_proxy", f"http://user:pass%20word@{proxy.host}")
+    do_fetch(lock, work / "bundle")
+    assert proxy.count and all(request.path.startswith("http://registry.example:5000/v2/") for request in proxy.requests)
+    assert {request.headers["proxy-authorization"] for request in proxy.requests} == {"Basic " + base64.b64encode(b"user:pass word").decode()}
+    monkeypatch.setenv("no_proxy", ".example")
+    proxy.reset()
+    with pytest.raises(MirrorError, match=r"registry\.example"):
+        do_fetch(lock, work / "past", access=access(patience=Patience(tries=1)))
+    assert proxy.count == 0
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    secure = Wire(("127.0.0.1", make_registry("tls").port), context)
+    tunnel = Wire(("127.0.0.1", secure.port))
+    monkeypatch.setenv("https_proxy", tunnel.host)
+    monkeypatch.delenv("no_proxy")
+    trusted = Access(ca_file=str(certificates / "server.pem"), use_docker_config=False)
+    do_load(work / "bundle", f"registry.site.example:{secure.port}", access=trusted)
+    assert {request.method for request in tunnel.requests} == {"CONNECT"} and secure.kinds()["PUT manifest"] == 3
+    for wire in (proxy, secure, tunnel):
+        wire.close()
 
+
+def test_htpasswd_and_docker_config(source: Source, work: Path, make_registry: Callable[..., Registry], monkeypatch: pytest.MonkeyPatch) -> None:
     bcrypt = shutil.which("htpasswd")
     if bcrypt is None:
         pytest.skip("htpasswd is not installed here")
@@ -604,6 +655,28 @@ def test_command_line(source: Source, target: Wire, work: Path, pyz: Path) -> No
     assert run("verify", str(work / "b"), "--registry", target.host, "--plain-http", "--deep").returncode == 0
     assert run("load", str(work / "nothing"), "--registry", target.host).returncode == 2
     assert run("fetch", "--refs", str(work / "refs"), "--output", str(work / "c"), "--part-size", "lots").returncode == 2
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.10", "3.12", "3.13"])
+def test_other_pythons(source: Source, target: Wire, work: Path, pyz: Path, version: str) -> None:
+    """The zipapp keeps its word: any Python from 3.9 on, without anything beside it."""
+    python = f"python{version}"
+    if shutil.which(python) is None or subprocess.run([python, "-c", "import ssl"], check=False, capture_output=True).returncode != 0:
+        pytest.skip(f"{python} is not installed here")
+    (work / "refs").write_text("".join(f"{source[0].host}/{ref}\n" for ref in source[1][:8]))
+    run = [python, "-W", "error", "-I", str(pyz)]
+    for arguments in (
+        ["fetch", "--refs", str(work / "refs"), "--output", str(work / "b"), "--part-size", "3000000"],
+        ["verify", str(work / "b"), "--deep"],
+        ["load", str(work / "b"), "--registry", target.host, "--state", str(work / "state"), "--receipt", str(work / "r.json")],
+        ["verify", str(work / "b"), "--registry", target.host, "--deep"],
+    ):
+        done = subprocess.run([*run, *arguments, "--plain-http"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+    (work / "s").mkdir()
+    for arguments in (["view", str(work / "b"), str(work / "v")], ["seed", str(work / "b"), "--storage", str(work / "s")], ["list", str(work / "b")]):
+        done = subprocess.run([*run, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and done.stderr == "", done.stderr
 
 
 def test_mapping(source: Source, target: Wire, work: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import secrets
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections import Counter
@@ -30,6 +31,9 @@ class Fault:
     cut_answer_at: int = -1
     cut_request_at: int = -1
     stall_answer_at: int = -1
+    stall_request_at: int = -1
+    stall_seconds: float = 30.0  # as long as nobody closes
+    reset: bool = False  # what is cut ends with a reset instead of an orderly end
     drop: bool = False
     flip: int = -1
     longest_body: int = -1
@@ -131,6 +135,9 @@ class Wire:
                 method, path, _version = lines[0].split(" ", 2)
                 headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
                 request = Request(method, path, headers, int(headers.get("content-length", "0")))
+                if method == "CONNECT":
+                    self._tunnel(client, left, request)
+                    return
                 with self.lock:
                     self.requests.append(request)
                     fault = next((item for item in self.faults if item.takes(method, path, request.length)), None)
@@ -158,6 +165,8 @@ class Wire:
                     upstream = socket.create_connection(self.upstream)
                     upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if not self._forward(client, upstream, head, left, request, fault):
+                    if fault is not None and fault.reset:
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     return
                 left = b""
         except OSError:
@@ -166,6 +175,28 @@ class Wire:
             client.close()
             if upstream is not None:
                 upstream.close()
+
+    def _tunnel(self, client: socket.socket, left: bytes, request: Request) -> None:
+        """What a proxy for https does: bytes both ways, unseen."""
+        assert self.upstream is not None
+        with self.lock:
+            self.requests.append(request)
+        with socket.create_connection(self.upstream) as upstream:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            upstream.sendall(left)
+
+            def pump(source: socket.socket, sink: socket.socket) -> None:
+                try:
+                    while data := source.recv(1 << 16):
+                        sink.sendall(data)
+                    sink.shutdown(socket.SHUT_WR)
+                except OSError:
+                    return
+
+            back = threading.Thread(target=pump, args=(upstream, client), daemon=True)
+            back.start()
+            pump(client, upstream)
+            back.join()
 
     def _swallow(self, client: socket.socket, left: bytes, length: int) -> bytes:
         while len(left) < length:
@@ -179,8 +210,8 @@ class Wire:
     def _forward(self, client: socket.socket, upstream: socket.socket, head: bytes, left: bytes, request: Request, fault: Fault | None) -> bool:
         upstream.sendall(head + b"\r\n\r\n")
         sent, length = 0, request.length
-        if fault is not None and fault.cut_request_at >= 0:
-            length = min(length, fault.cut_request_at)
+        if fault is not None and max(fault.cut_request_at, fault.stall_request_at) >= 0:
+            length = min(length, max(fault.cut_request_at, fault.stall_request_at))
         while sent < length:
             data = left or client.recv(1 << 18)
             left = b""
@@ -191,6 +222,9 @@ class Wire:
             sent += len(data)
             self._moved(len(data), 0)
         if length < request.length:
+            if fault is not None and fault.stall_request_at >= 0:
+                # Nothing more is read, nothing is answered, and the line stays open.
+                self.closing.wait(fault.stall_seconds)
             return False
         rest = b""
         while True:

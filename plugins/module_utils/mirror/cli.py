@@ -12,23 +12,18 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from .access import Access
 from .bundle import MANIFEST_NAME, Bundle
-from .delta import Base
 from .errors import EXIT_AGAIN, MirrorError, UsageError
-from .fetch import FetchOptions, fetch
 from .limits import parse_bytes
-from .load import LoadOptions, load
-from .lock import FORMAT as LOCK_FORMAT
-from .lock import Lock
 from .progress import Progress, human_bytes, human_line, replace_json
-from .prune import plan_prune, prune
-from .seed import seed_storage
-from .sign import Trust, note_made_here, sign_bundle
-from .verify import verify_bundle, verify_registry
-from .view import extract_files, make_view
+
+# A zipapp is compiled each time it runs, so each command imports only what it needs.
+if TYPE_CHECKING:
+    from .lock import Lock
+    from .sign import Trust
 
 _EXIT_CODES = """
 exit codes:
@@ -109,7 +104,7 @@ def _access(arguments: argparse.Namespace) -> Access:
                 "prune; for fetch, log in with docker or podman, or give --docker-config."
             )
         credentials[host] = (arguments.username, password)
-    return Access(
+    access = Access(
         credentials=credentials,
         docker_config=Path(arguments.docker_config) if arguments.docker_config else None,
         ca_file=arguments.ca_file,
@@ -122,6 +117,8 @@ def _access(arguments: argparse.Namespace) -> Access:
         parallel=min(arguments.parallel, 64),
         parallel_most=max(arguments.parallel, 16),
     )
+    arguments.access = access
+    return access
 
 
 def _stop_on_signals(access: Access) -> None:
@@ -133,6 +130,8 @@ def _stop_on_signals(access: Access) -> None:
 
 
 def _trust(arguments: argparse.Namespace) -> Trust:
+    from .sign import Trust
+
     return Trust(public_key=arguments.public_key or "", allow_unsigned=arguments.allow_unsigned, allow_made_here=not arguments.public_key)
 
 
@@ -145,6 +144,8 @@ def _report(arguments: argparse.Namespace, result: Mapping[str, Any], text: Sequ
 
 
 def _lock(arguments: argparse.Namespace) -> Lock:
+    from .lock import Lock
+
     if arguments.lock:
         return Lock.load(Path(arguments.lock))
     lines = sys.stdin.read().splitlines() if arguments.refs == "-" else _read_lines(Path(arguments.refs))
@@ -159,6 +160,10 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
+    from .delta import Base
+    from .fetch import FetchOptions, fetch
+    from .sign import note_made_here
+
     access = _access(arguments)
     _stop_on_signals(access)
     options = FetchOptions(
@@ -179,6 +184,8 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 
 def _load(arguments: argparse.Namespace) -> int:
+    from .load import LoadOptions, load
+
     access = _access(arguments)
     _stop_on_signals(access)
     options = LoadOptions(
@@ -210,6 +217,8 @@ def _state_folder() -> Path:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from .verify import verify_bundle, verify_registry
+
     with Bundle.open([Path(item) for item in arguments.directory]) as bundle:
         if arguments.registry:
             access = _access(arguments)
@@ -230,6 +239,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _view(arguments: argparse.Namespace) -> int:
+    from .view import make_view
+
     with Bundle.open([Path(item) for item in arguments.directory]) as bundle:
         result = make_view(bundle, Path(arguments.target), Path(arguments.link_from) if arguments.link_from else None, _progress(arguments))
     _report(
@@ -241,6 +252,8 @@ def _view(arguments: argparse.Namespace) -> int:
 
 
 def _extract(arguments: argparse.Namespace) -> int:
+    from .view import extract_files
+
     with Bundle.open([Path(item) for item in arguments.directory]) as bundle:
         files = extract_files(bundle, Path(arguments.to), arguments.name or None)
     _report(arguments, {"files": [item.as_dict() for item in files]}, [f"{item.path} ({item.name} {item.version}, sha256 {item.sha256})" for item in files])
@@ -269,6 +282,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    from .lock import Lock
+
     found: list[dict[str, Any]]
     if arguments.lock:
         lock = Lock.load(Path(arguments.lock))
@@ -298,6 +313,8 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _pin(arguments: argparse.Namespace) -> int:
+    from .lock import FORMAT as LOCK_FORMAT
+
     access = _access(arguments)
     lock = _lock(arguments).pinned(access)
     replace_json(Path(arguments.output), {"format": LOCK_FORMAT, "refs": lock.ref_data()})
@@ -306,12 +323,15 @@ def _pin(arguments: argparse.Namespace) -> int:
 
 
 def _sign(arguments: argparse.Namespace) -> int:
+    from .sign import sign_bundle
+
     name = sign_bundle(Path(arguments.directory), arguments.kind, arguments.key or "")
     _report(arguments, {"signature": name}, [f"{arguments.directory}/{name} written, and a copy into each part"])
     return 0
 
 
 def _seed(arguments: argparse.Namespace) -> int:
+    from .seed import seed_storage
     from .sign import check_trust
 
     with Bundle.open([Path(item) for item in arguments.directory]) as bundle:
@@ -323,6 +343,8 @@ def _seed(arguments: argparse.Namespace) -> int:
 
 
 def _prune(arguments: argparse.Namespace) -> int:
+    from .prune import plan_prune, prune
+
     access = _access(arguments)
     client = access.client(arguments.registry)
     try:
@@ -486,3 +508,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     except OSError as error:
         _complain(f"error: {error}")
         return 1
+    finally:
+        access: Optional[Access] = getattr(arguments, "access", None)
+        if access is not None:
+            access.close()

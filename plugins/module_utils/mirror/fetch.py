@@ -22,10 +22,9 @@ import shutil
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from .access import Access
@@ -67,27 +66,12 @@ from .oci import OCI_MANIFEST, Descriptor, Manifest, canonical_json, platform_na
 from .progress import Progress, replace_json
 from .pyz import build_pyz
 from .registry import RegistryClient
+from .together import Change, map_together, raise_together
 from .transport import BUFFER, Response, shown_url, sleep_or_stop
 
 WORK = ".incomplete"
 PLAN_FORMAT = "onprem.circleci_server/fetch/1"
 _DONE = 1 << 63
-_MANIFEST_THREADS = 8
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
-
-@dataclass(frozen=True)
-class Change:
-    """One name that a run adds, changes or removes."""
-
-    name: str
-    before: Optional[str]
-    after: Optional[str]
-    bytes: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "before": self.before, "after": self.after, "bytes": self.bytes}
 
 
 @dataclass
@@ -164,34 +148,6 @@ class _State:
         os.close(self.fd)
 
 
-def _map(items: Sequence[_T], work: Callable[[_T], _R]) -> list[_R]:
-    """Do *work* on all items at once; all problems are told together."""
-    if not items:
-        return []
-    problems: list[MirrorError] = []
-    results: list[_R] = []
-    with ThreadPoolExecutor(_MANIFEST_THREADS) as pool:
-        for future in [pool.submit(work, item) for item in items]:
-            try:
-                results.append(future.result())
-            except MirrorError as error:
-                problems.append(error)
-    raise_together(problems)
-    return results
-
-
-def raise_together(problems: Sequence[MirrorError]) -> None:
-    """Raise all problems as one error, of the kind of the first that is not "again"."""
-    if not problems:
-        return
-    lasting = [problem for problem in problems if not isinstance(problem, (Stopped, NetworkError))] or list(problems)
-    texts = list(dict.fromkeys(str(problem) for problem in lasting))
-    shown = texts[:20] + ([f"… and {len(texts) - 20} more."] if len(texts) > 20 else [])
-    if len(texts) == 1:
-        raise lasting[0]
-    raise type(lasting[0])("\n".join(shown)) from lasting[0]
-
-
 class _Fetcher:
     def __init__(self, options: FetchOptions, progress: Progress) -> None:
         self.options, self.progress, self.access = options, progress, options.access
@@ -232,7 +188,7 @@ class _Fetcher:
             self.progress.item()
             return item, found
 
-        roots = _map(self.options.lock.refs, root)
+        roots = map_together(self.options.lock.refs, root)
         wanted: dict[tuple[str, str, str], None] = {}
         for item, manifest in roots:
             for child in self._wanted_children(item, manifest):
@@ -257,7 +213,7 @@ class _Fetcher:
                     ) from error
                 raise
 
-        for manifest in _map(jobs, child_of):
+        for manifest in map_together(jobs, child_of):
             children[manifest.digest] = manifest
         for item, manifest in roots:
             self._add_ref(item, manifest, children)
@@ -938,7 +894,7 @@ def _unchanged(old: Bundle, fetcher: _Fetcher) -> bool:
             return item.digest == known
         return known is not None and fetcher.access.client(item.ref.registry).head_manifest(item.ref.repository, item.ref.lookup) == known
 
-    return all(_map(lock.refs, same))
+    return all(map_together(lock.refs, same))
 
 
 def fetch(options: FetchOptions, progress: Optional[Progress] = None) -> FetchResult:

@@ -28,11 +28,11 @@ from .access import Access
 from .bundle import Bundle, BundleRef
 from .delta import RECEIPT_FORMAT
 from .errors import BaseMissing, Broken, BundleError, MirrorError, NetworkError, RegistryError, Stopped, UsageError
-from .fetch import Change, _map, raise_together
 from .oci import Manifest, check_repository, digest_of
 from .progress import Progress, replace_json
 from .registry import RegistryClient, TooLarge, Upload, UploadLost
 from .sign import Trust, check_trust
+from .together import Change, map_together, raise_together
 from .transport import sleep_or_stop
 
 CHUNK = 16 << 20
@@ -212,7 +212,7 @@ class _Loader:
 
         items = list(unique.items())
         pending = []
-        for ((repository, reference), ref), found in zip(items, _map(items, ask)):
+        for ((repository, reference), ref), found in zip(items, map_together(items, ask)):
             if found == ref.digest or (ref.chosen and found == ref.chosen):
                 continue
             pending.append(ref)
@@ -300,7 +300,7 @@ class _Loader:
             return None
 
         self.progress.begin("base", 0, len(wanted))
-        found: dict[str, Optional[str]] = dict(zip(wanted, _map(wanted, find)))
+        found: dict[str, Optional[str]] = dict(zip(wanted, map_together(wanted, find)))
         missing = [digest for digest in wanted if found[digest] is None]
         if missing:
             total = sum(required[digest]["size"] for digest in missing)

@@ -5,76 +5,79 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import io
 import os
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Never run. AnsiballZ reads it and packs all of them with a module that fetches, so that the bundle it makes carries the whole engine.
+    from . import (  # noqa: F401
+        access,
+        artifact,
+        bundle,
+        cli,
+        delta,
+        ed25519,
+        errors,
+        fetch,
+        limits,
+        listing,
+        load,
+        lock,
+        oci,
+        progress,
+        prune,
+        pyz,
+        registry,
+        seed,
+        sign,
+        together,
+        transport,
+        verify,
+        view,
+    )
 
 PACKAGE = "circleci_mirror"
 SHEBANG = b"#!/usr/bin/env python3\n"
 MAIN = f'from {PACKAGE}.cli import run\n\nif __name__ == "__main__":\n    raise SystemExit(run())\n'
-
-
-def _modules() -> list[str]:
-    # Named one by one: so AnsiballZ packs them all with a module that fetches, and the bundle it makes carries the whole engine.
-    from . import (
-        access,
-        artifact,
-        bundle,
-        cli,
-        delta,
-        ed25519,
-        errors,
-        fetch,
-        limits,
-        load,
-        lock,
-        oci,
-        progress,
-        prune,
-        pyz,
-        registry,
-        seed,
-        sign,
-        transport,
-        verify,
-        view,
-    )
-
-    found = (
-        access,
-        artifact,
-        bundle,
-        cli,
-        delta,
-        ed25519,
-        errors,
-        fetch,
-        limits,
-        load,
-        lock,
-        oci,
-        progress,
-        prune,
-        pyz,
-        registry,
-        seed,
-        sign,
-        transport,
-        verify,
-        view,
-    )
-    return [module.__name__ for module in found]
+MODULES = (
+    "access",
+    "artifact",
+    "bundle",
+    "cli",
+    "delta",
+    "ed25519",
+    "errors",
+    "fetch",
+    "limits",
+    "listing",
+    "load",
+    "lock",
+    "oci",
+    "progress",
+    "prune",
+    "pyz",
+    "registry",
+    "seed",
+    "sign",
+    "together",
+    "transport",
+    "verify",
+    "view",
+)
 
 
 def sources() -> list[tuple[str, bytes]]:
     """The engine's source files by name."""
     package = __name__.rpartition(".")[0]
     files = []
-    for name in [package, *_modules()]:
-        module = importlib.import_module(name)
-        loader = module.__spec__.loader if module.__spec__ else None
+    for name in [package, *(f"{package}.{module}" for module in MODULES)]:
+        # Found, not imported: most of them are not needed to run.
+        spec = importlib.util.find_spec(name)
+        loader = spec.loader if spec else None
         text = loader.get_source(name) if loader is not None and hasattr(loader, "get_source") else None
         if text is None:
             raise RuntimeError(f"the source of {name} cannot be read")

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -409,6 +408,8 @@ class RegistryClient:
 
     def blob_to_file(self, repository: str, digest: str, path: Union[str, Path], mode: int = 0o644) -> int:
         """A blob into a file, which appears only when it is whole and checked."""
+        import tempfile
+
         target = Path(path)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import email.utils
 import os
 import select
 import socket
@@ -544,6 +543,9 @@ def retry_after(headers: Headers, now: Optional[float] = None) -> Optional[float
         return None
     if text.isdigit():
         return float(text)
+    # Seldom needed, and slow to import.
+    import email.utils
+
     try:
         when = email.utils.parsedate_to_datetime(text).timestamp()
     except (TypeError, ValueError):

@@ -13,12 +13,12 @@ from typing import Any, Optional
 
 from .bundle import READ, Bundle, between, padded, part_members, part_name, pread_all
 from .errors import MirrorError
-from .fetch import _map
 from .load import map_target
 from .oci import Descriptor, Manifest
 from .progress import Progress
 from .registry import RegistryClient
 from .sign import Trust, check_trust
+from .together import map_together
 
 
 @dataclass
@@ -139,7 +139,7 @@ def verify_registry(
             return None
         return f"{client.host}/{repository}:{tag or ref.digest}: " + ("is not there." if found is None else f"is {found}, expected {ref.digest}.")
 
-    report.problems.extend(problem for problem in _map(targets, head) if problem)
+    report.problems.extend(problem for problem in map_together(targets, head) if problem)
     report.checked_items = len(targets)
     if deep and not report.problems:
         seen: dict[str, str] = {}
