@@ -186,6 +186,27 @@ def summary(cycles: list[list[dict[str, Any]]], tools: list[Tool]) -> list[str]:
     return lines
 
 
+def broken_promises(cycles: list[list[dict[str, Any]]], references: int) -> list[str]:
+    """Counts of ours that are not what they should be. Times are told and never refused."""
+    found = []
+    for result in (result for cycle in cycles for result in cycle if result["tool"] == OWN.name):
+        for step, what, most in (
+            ("fetch", "requests", 309),
+            ("load", "requests", 720),
+            ("fetch_again", "requests", references),
+            ("load_again", "requests", references),
+            ("fetch", "rss", 64),
+            ("load", "rss", 64),
+        ):
+            if result[step]["code"] != 0:
+                found.append(f"{step}: {result[step]['error']}")
+            elif result[step][what] > most:
+                found.append(f"{step}: {result[step][what]} {what}, allowed are {most}")
+        if result["kept"] != references:
+            found.append(f"load: {result['kept']} of {references} names arrived with their digests")
+    return sorted(set(found))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cycles", type=int, default=5)
@@ -223,7 +244,10 @@ def main() -> int:
         if options.output:
             options.output.parent.mkdir(parents=True, exist_ok=True)
             options.output.write_text(json.dumps({"set": bench.set, "tls": options.tls, "python": platform.python_version(), "cycles": cycles}, indent=1) + "\n")
-    return 0
+    problems = broken_promises(cycles, len(bench.refs))
+    for problem in problems:
+        sys.stderr.write(f"not kept: {problem}\n")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":
