@@ -16,6 +16,8 @@ HEAD = "# Changed by onprem.circleci_server; what others wrote stays.\n"
 
 def registries_yaml(text: str, host: str, authority: str = "") -> str:
     """See registries_yaml.yml."""
+    # Ansible hands over subclasses of str, which YAML cannot write.
+    text, host, authority = str(text), str(host), str(authority)
     try:
         found = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:

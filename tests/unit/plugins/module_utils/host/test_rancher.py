@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from ansible.template import trust_as_template
 from ansible_collections.onprem.circleci_server.plugins.filter.trust import registries_yaml
 from ansible_collections.onprem.circleci_server.plugins.module_utils.host import rancher
 from ansible_collections.onprem.circleci_server.plugins.module_utils.host.units import HostError
@@ -122,6 +123,11 @@ def test_registries_of_others_stay() -> None:
     assert registries_yaml(text, "registry.example.com:5000", CA) == text
     left = registries_yaml(text, "registry.example.com:5000")
     assert "password: theirs" in left and "registry.example.com:5000" not in left
+
+
+def test_texts_of_ansible_are_written_as_plain_ones() -> None:
+    text = registries_yaml(trust_as_template(""), trust_as_template("r.example:5000"), trust_as_template(CA))
+    assert registries_yaml(text, "r.example:5000", CA) == text and CA in text
 
 
 def test_login_of_others_for_our_registry_stays() -> None:
