@@ -28,6 +28,7 @@ HEADER = "# SPDX-License-Identifier: GPL-3.0-or-later\n# Generated from argument
 VERBS = {
     "preflight": "Check everything that the site must bring; change nothing",
     "plan": "Write the change-request document; change nothing",
+    "chart_check": "Compare the catalog with the licensed chart; change no site",
     "bundle": "Fetch images, chart, agents, packages and binaries into a bundle, on the connected side",
     "secrets": "Make the secrets of the site once, in its cluster",
     "install": "Install CircleCI Server on the cut-off site",

@@ -39,6 +39,14 @@ class _CatalogFacts:
                 "another kind. Runners may run there for a server that runs elsewhere"
             )
 
+    def check_overlay(self, path: str) -> None:
+        if not path.startswith("/"):
+            raise ValueError(f"found {path!r}; allowed is a full path on the controller, such as {{{{ inventory_dir }}}}/{path}")
+        try:
+            Catalog.load(overlay=path)
+        except CatalogError as error:
+            raise ValueError(str(error)) from error
+
 
 def _stores(variables: t.Mapping[str, t.Any]) -> int:
     """Hosts of the same site that run its object store."""

@@ -14,20 +14,21 @@ from ..module_utils.mirror.errors import MirrorError
 from ..plugin_utils.bundle_contents import ContentsError, bundle_contents, cluster_addons
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.mirror_outputs import mirror_outputs
+from ..plugin_utils.site_catalog import PLAIN, with_catalog
 
 
-def _contents(release: str, **choices: Any) -> dict[str, Any]:
+def _contents(release: str, *, catalog: Catalog = PLAIN, **choices: Any) -> dict[str, Any]:
     try:
-        return bundle_contents(Catalog.load(), release, **choices)
+        return bundle_contents(catalog, release, **choices)
     except (CatalogError, ContentsError) as error:
         raise AnsibleFilterError(str(error)) from error
     except TypeError as error:
         raise AnsibleFilterError(f"bundle_contents: {error}") from error
 
 
-def _outputs(registry: str, release: str, **options: Any) -> dict[str, Any]:
+def _outputs(registry: str, release: str, *, catalog: Catalog = PLAIN, **options: Any) -> dict[str, Any]:
     try:
-        return mirror_outputs(registry, catalog=Catalog.load(), release=release, **options)
+        return mirror_outputs(registry, catalog=catalog, release=release, **options)
     except (CatalogError, MirrorError) as error:
         raise AnsibleFilterError(str(error)) from error
     except TypeError as error:
@@ -42,4 +43,4 @@ class FilterModule:
     """Filters by name."""
 
     def filters(self) -> Mapping[str, Callable[..., Any]]:
-        return {"bundle_contents": _contents, "cluster_addons": _addons, "mirror_outputs": _outputs}
+        return {"bundle_contents": with_catalog(_contents), "cluster_addons": _addons, "mirror_outputs": with_catalog(_outputs)}

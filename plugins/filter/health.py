@@ -14,12 +14,13 @@ from ..plugin_utils.bundle_contents import PROBE_REPOSITORY
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.port_model import SiteInventoryError, site_members
 from ..plugin_utils.port_model.inventory import GROUPS
+from ..plugin_utils.site_catalog import PLAIN, with_catalog
 
 
-def service_wants(release: str) -> list[dict[str, Any]]:
+def service_wants(release: str, *, catalog: Catalog = PLAIN) -> list[dict[str, Any]]:
     """Services of a release with their workloads and with what fails for users when they are down."""
     try:
-        services = Catalog.load().services(release)
+        services = catalog.services(release)
     except CatalogError as error:
         raise AnsibleFilterError(f"service_wants: {error}") from error
     return [
@@ -36,21 +37,21 @@ def service_wants(release: str) -> list[dict[str, Any]]:
     ]
 
 
-def failure_wants(release: str) -> list[dict[str, Any]]:
+def failure_wants(release: str, *, catalog: Catalog = PLAIN) -> list[dict[str, Any]]:
     """Known ways to fail of a release, as the module service_health takes them."""
     try:
-        modes = Catalog.load().failure_modes(release)
+        modes = catalog.failure_modes(release)
     except CatalogError as error:
         raise AnsibleFilterError(f"failure_wants: {error}") from error
     return [{"id": mode.id, "title": mode.title, "symptom": mode.symptom, "remedy": mode.remedy, "source": mode.source} for mode in modes]
 
 
-def probe_image(release: str, image: str = "") -> str:
+def probe_image(release: str, image: str = "", *, catalog: Catalog = PLAIN) -> str:
     """Image of the infrastructure probe as the private registry names it: the given one, or the catalog's C(cimg/base)."""
     if image:
         return image
     try:
-        found = [item.reference for item in Catalog.load().images(release) if item.repository == PROBE_REPOSITORY and item.reference]
+        found = [item.reference for item in catalog.images(release) if item.repository == PROBE_REPOSITORY and item.reference]
     except CatalogError as error:
         raise AnsibleFilterError(f"probe_image: {error}") from error
     if not found:
@@ -84,4 +85,9 @@ class FilterModule:
     """Filters of the verify engine."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"service_wants": service_wants, "failure_wants": failure_wants, "site_connections": site_connections, "probe_image": probe_image}
+        return {
+            "service_wants": with_catalog(service_wants),
+            "failure_wants": with_catalog(failure_wants),
+            "site_connections": site_connections,
+            "probe_image": with_catalog(probe_image),
+        }

@@ -12,6 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 from ..plugin_utils import object_storage
 from ..plugin_utils.catalog import Catalog, CatalogError
+from ..plugin_utils.site_catalog import PLAIN, with_catalog
 
 
 def _service(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,20 +22,20 @@ def _service(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
         raise AnsibleFilterError(str(error)) from error
 
 
-def _problems(site: Mapping[str, Any], hosts: int) -> list[str]:
-    return object_storage.problems(Catalog.load(), site, hosts)
+def _problems(site: Mapping[str, Any], hosts: int, *, catalog: Catalog = PLAIN) -> list[str]:
+    return object_storage.problems(catalog, site, hosts)
 
 
-def _capabilities(kind: str) -> dict[str, Any]:
+def _capabilities(kind: str, *, catalog: Catalog = PLAIN) -> dict[str, Any]:
     try:
-        return object_storage.capabilities(Catalog.load(), kind)
+        return object_storage.capabilities(catalog, kind)
     except CatalogError as error:
         raise AnsibleFilterError(str(error)) from error
 
 
-def _agents(release: str, files: Mapping[str, str]) -> dict[str, Any]:
+def _agents(release: str, files: Mapping[str, str], *, catalog: Catalog = PLAIN) -> dict[str, Any]:
     try:
-        return object_storage.agent_objects(Catalog.load(), release, files)
+        return object_storage.agent_objects(catalog, release, files)
     except (CatalogError, object_storage.AgentsError) as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -45,8 +46,8 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "object_storage_service": _service,
-            "object_storage_problems": _problems,
-            "object_storage_capabilities": _capabilities,
+            "object_storage_problems": with_catalog(_problems),
+            "object_storage_capabilities": with_catalog(_capabilities),
             "object_storage_unproven": object_storage.unproven,
-            "agent_objects": _agents,
+            "agent_objects": with_catalog(_agents),
         }

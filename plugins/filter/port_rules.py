@@ -26,6 +26,7 @@ from ..plugin_utils.port_model import (
     site_members,
 )
 from ..plugin_utils.port_model.inventory import addresses_of
+from ..plugin_utils.site_catalog import PLAIN, with_catalog
 
 
 def site_hosts(
@@ -54,10 +55,11 @@ def _model(
     release: str,
     platform: str,
     options: Mapping[str, Any] | None,
+    catalog: Catalog,
 ) -> tuple[PortModel, tuple[Problem, ...]]:
     try:
         inventory = site_inventory(groups, hostvars, inventory_hostname)
-        facts = port_facts(Catalog.load().ports(release))
+        facts = port_facts(catalog.ports(release))
     except (SiteInventoryError, CatalogError) as error:
         raise AnsibleFilterError(f"port model: {error}") from error
     parsed, problems = options_from(options or {})
@@ -79,9 +81,11 @@ def port_model(
     release: str,
     platform: str,
     options: Mapping[str, Any] | None = None,
+    *,
+    catalog: Catalog = PLAIN,
 ) -> dict[str, Any]:
     """The whole model of a site with its problems, which are not raised."""
-    model, problems = _model(groups, hostvars, inventory_hostname, release, platform, options)
+    model, problems = _model(groups, hostvars, inventory_hostname, release, platform, options, catalog)
     return {
         "site": model.inventory.site,
         "release": release,
@@ -106,9 +110,11 @@ def port_rules(
     release: str,
     platform: str,
     options: Mapping[str, Any] | None = None,
+    *,
+    catalog: Catalog = PLAIN,
 ) -> list[dict[str, Any]]:
     """Rules of one host for the role firewall; every problem of the model is raised at once."""
-    model = _checked(groups, hostvars, inventory_hostname, release, platform, options)
+    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
     return [rule.as_dict() for rule in model.for_host(inventory_hostname)]
 
 
@@ -134,9 +140,11 @@ def port_flows(
     options: Mapping[str, Any] | None = None,
     closed_per_rule: int = 2,
     names: Mapping[str, str | Sequence[str]] | None = None,
+    *,
+    catalog: Catalog = PLAIN,
 ) -> list[dict[str, Any]]:
     """Connections that one host has to try, for the module connectivity."""
-    model = _checked(groups, hostvars, inventory_hostname, release, platform, options)
+    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
     return flows_of(model, inventory_hostname, closed_per_rule, dict(names or {}))
 
 
@@ -148,9 +156,11 @@ def port_table(
     platform: str,
     options: Mapping[str, Any] | None = None,
     form: str = "rows",
+    *,
+    catalog: Catalog = PLAIN,
 ) -> Any:
     """Every rule of the site as rows, Markdown or CSV."""
-    model = _checked(groups, hostvars, inventory_hostname, release, platform, options)
+    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
     try:
         return rule_table(model, form)
     except ValueError as error:
@@ -166,9 +176,11 @@ def port_explain(
     options: Mapping[str, Any] | None = None,
     host: str = "",
     port: int = 0,
+    *,
+    catalog: Catalog = PLAIN,
 ) -> list[str]:
     """Why a host, a port, or a port of a host is as it is."""
-    model = _checked(groups, hostvars, inventory_hostname, release, platform, options)
+    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
     return explain(model, host, int(port))
 
 
@@ -180,9 +192,11 @@ def port_native(
     platform: str,
     options: Mapping[str, Any] | None = None,
     form: str = "pf",
+    *,
+    catalog: Catalog = PLAIN,
 ) -> str:
     """Rules of one host for pf of macOS or the firewall of Windows, for somebody to load there."""
-    model = _checked(groups, hostvars, inventory_hostname, release, platform, options)
+    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
     try:
         return render_native(model.for_host(inventory_hostname), form)
     except ValueError as error:
@@ -195,11 +209,11 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "site_hosts": site_hosts,
-            "port_model": port_model,
-            "port_rules": port_rules,
+            "port_model": with_catalog(port_model),
+            "port_rules": with_catalog(port_rules),
             "port_check_only": port_check_only,
-            "port_flows": port_flows,
-            "port_table": port_table,
-            "port_explain": port_explain,
-            "port_native": port_native,
+            "port_flows": with_catalog(port_flows),
+            "port_table": with_catalog(port_table),
+            "port_explain": with_catalog(port_explain),
+            "port_native": with_catalog(port_native),
         }

@@ -16,6 +16,7 @@ from ..plugin_utils.bundle_contents import ContentsError, bundle_contents
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.catalog.versions import minor_of
 from ..plugin_utils.port_model import SiteInventoryError, site_group, site_members
+from ..plugin_utils.site_catalog import PLAIN, with_catalog
 from ..plugin_utils.values import secret_plan
 
 EXIT_AT_GATE = 75
@@ -23,7 +24,10 @@ EXIT_AT_GATE = 75
 
 _CONTROL = "circleci_sites"
 # What roles register on a control host: when it begins, at the gates, at the end.
-_BEGUN, _GATES, _VERDICT = "__circleci_site_secrets", "__circleci_gates_open", "__circleci_verify_site"
+# One by one: ansible-doc warns of names that are assigned together.
+_BEGUN = "__circleci_site_secrets"
+_GATES = "__circleci_gates_open"
+_VERDICT = "__circleci_verify_site"
 _VERB_SECRETS = "verb secrets"
 
 
@@ -137,9 +141,8 @@ def exit_at_open_gates(hosts: list[str], groups: Mapping[str, Any], hostvars: Ma
     return hosts
 
 
-def preflight_facts(release: str) -> dict[str, Any]:
+def preflight_facts(release: str, *, catalog: Catalog = PLAIN) -> dict[str, Any]:
     """What the preflight checks need to know of a release, as plain data."""
-    catalog = Catalog.load()
     try:
         facts = catalog.release(release)
         smallest = catalog.sizing(release)[0]
@@ -188,9 +191,8 @@ def nomad_client_secret(host: str) -> dict[str, Any]:
     return {"name": secret_plan.nomad_client_secret(host), "optional": True}
 
 
-def nomad_client_facts(release: str) -> dict[str, Any]:
+def nomad_client_facts(release: str, *, catalog: Catalog = PLAIN) -> dict[str, Any]:
     """What a Nomad client of a release needs to know, as plain data."""
-    catalog = Catalog.load()
     try:
         images = {image.role: image for image in catalog.images(release) if image.group == "nomad_client"}
         version = bundle_contents(catalog, release)["file_versions"].get("nomad-client")
@@ -223,8 +225,8 @@ class FilterModule:
             "control_host_value": control_host_value,
             "past_gates": past_gates,
             "exit_at_open_gates": exit_at_open_gates,
-            "preflight_facts": preflight_facts,
+            "preflight_facts": with_catalog(preflight_facts),
             "platform_facts": platform_facts,
-            "nomad_client_facts": nomad_client_facts,
+            "nomad_client_facts": with_catalog(nomad_client_facts),
             "nomad_client_secret": nomad_client_secret,
         }

@@ -14,19 +14,21 @@ from ansible.errors import AnsibleFilterError
 from ..plugin_utils.bundle_contents import ContentsError
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.port_model import SiteInventoryError, build_model, options_from, port_facts, site_inventory
+from ..plugin_utils.site_catalog import PLAIN, with_catalog
 from ..plugin_utils.site_plan import Request, load_ownership, plan_site
 
 _OURS = ("model", "port_problems")
 _NAMES = {item.name for item in fields(Request)} - set(_OURS) | {"port_options"}
 
 
-def site_plan(groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str, request: Mapping[str, Any]) -> dict[str, Any]:
+def site_plan(
+    groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str, request: Mapping[str, Any], *, catalog: Catalog = PLAIN
+) -> dict[str, Any]:
     """See site_plan.yml."""
     unknown = sorted(set(request) - _NAMES)
     if unknown:
         raise AnsibleFilterError(f"site_plan: unknown {', '.join(unknown)}; known are {', '.join(sorted(_NAMES))}")
     given = dict(request)
-    catalog = Catalog.load()
     try:
         release, platform = str(given["facts"]["release"]), str(given["facts"]["platform"])
         options, problems = options_from(given.pop("port_options", {}))
@@ -41,4 +43,4 @@ class FilterModule:
     """Filters by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"site_plan": site_plan}
+        return {"site_plan": with_catalog(site_plan)}

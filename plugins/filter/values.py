@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.site_catalog import PLAIN, with_catalog
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import compose_data, site_facts
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import add_secrets
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secret_plan as plan_of
@@ -22,15 +23,15 @@ def _mapping(value: Any, name: str) -> dict[str, Any]:
     return dict(value)
 
 
-def compose_values(site: Any, chart_schema: Any = None) -> dict[str, Any]:
+def compose_values(site: Any, chart_schema: Any = None, *, catalog: Catalog = PLAIN) -> dict[str, Any]:
     """See compose_values.yml."""
     schema = json.loads(chart_schema) if isinstance(chart_schema, str) and chart_schema else chart_schema
-    result: dict[str, Any] = compose_data(_mapping(site, "compose_values"), chart_schema=schema or None)
+    result: dict[str, Any] = compose_data(_mapping(site, "compose_values"), catalog, schema or None)
     return result
 
 
 def secret_plan(
-    site: Any, own_registry: bool = False, own_object_storage: bool = False, extra_names: Any = None
+    site: Any, own_registry: bool = False, own_object_storage: bool = False, extra_names: Any = None, *, catalog: Catalog = PLAIN
 ) -> dict[str, Any]:
     """See secret_plan.yml."""
     facts, errors = site_facts(_mapping(site, "secret_plan"))
@@ -39,7 +40,7 @@ def secret_plan(
     try:
         plan: dict[str, Any] = plan_of(
             facts,
-            Catalog.load(),
+            catalog,
             own_registry=own_registry,
             own_object_storage=own_object_storage,
             extra_names={str(key): [str(name) for name in names] for key, names in (extra_names or {}).items()},
@@ -61,4 +62,8 @@ class FilterModule:
     """Filters of the values composer."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"compose_values": compose_values, "secret_plan": secret_plan, "site_with_secrets": site_with_secrets}
+        return {
+            "compose_values": with_catalog(compose_values),
+            "secret_plan": with_catalog(secret_plan),
+            "site_with_secrets": site_with_secrets,
+        }

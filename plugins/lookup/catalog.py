@@ -95,6 +95,7 @@ from ansible.errors import AnsibleError  # noqa: E402
 from ansible.plugins.lookup import LookupBase  # noqa: E402
 
 from ..plugin_utils.catalog import Catalog, CatalogError, UnknownNameError, plain  # noqa: E402
+from ..plugin_utils.site_catalog import OVERLAY, site_catalog  # noqa: E402
 
 # Words that need a release and give a list of rows; each is the name of a method of the catalog.
 _TABLES = (
@@ -157,8 +158,9 @@ class LookupModule(LookupBase):  # type: ignore[misc]
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         self.set_options(var_options=variables, direct=kwargs)
-        catalog = Catalog.load()
+        overlay = self._templar.template((variables or {}).get(OVERLAY, "")) if self._templar else ""
         try:
+            catalog = site_catalog({OVERLAY: overlay})
             return [answer(catalog, str(term), self.get_option("release"), self.get_option("name")) for term in terms]
         except CatalogError as error:
             raise AnsibleError(str(error)) from error

@@ -37,8 +37,8 @@ options:
     suboptions:
       path: {description: Full path., type: path, required: true}
       mode: {description: Permissions., type: str, default: "0755"}
-      owner: {description: User., type: str, default: root}
-      group: {description: Group., type: str, default: root}
+      owner: {description: User. Empty is the one that the module runs as., type: str, default: root}
+      group: {description: Group. Empty is the one that the module runs as., type: str, default: root}
   absent_directories:
     description: Folders that must not be there. They are removed with all that is in them.
     type: list

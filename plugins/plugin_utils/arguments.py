@@ -38,6 +38,8 @@ class VendorFacts(t.Protocol):
 
     def check_platform(self, platform: object) -> None: ...
 
+    def check_overlay(self, path: str) -> None: ...
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -203,9 +205,11 @@ def _check_meaning(argument: Argument, value: t.Any, catalog: VendorFacts, findi
         accepts, allowed = _TEXT_CHECKS[argument.check]
         if not accepts(value):
             findings.add(argument.name, value, allowed, secret=argument.secret)
-    elif argument.check in ("release", "platform"):
+    elif argument.check in ("release", "platform", "overlay"):
+        if argument.check == "overlay" and value == "":
+            return
         try:
-            (catalog.check_release if argument.check == "release" else catalog.check_platform)(value)
+            getattr(catalog, f"check_{argument.check}")(value)
         except ValueError as error:
             findings.problems.append(Problem(argument.name, str(error).rstrip("."), ""))
     elif argument.check == "part_size":

@@ -55,9 +55,9 @@ class Chart:
         self.directory = directory
         if not (directory / "Chart.yaml").is_file():
             raise DiscoveryError(f"{directory} holds no unpacked chart: Chart.yaml is not there")
-        metadata = self._mapping("Chart.yaml")
-        self.name = str(metadata.get("name", directory.name))
-        self.version = str(metadata.get("version", ""))
+        self.metadata = self._mapping("Chart.yaml")
+        self.name = str(self.metadata.get("name", directory.name))
+        self.version = str(self.metadata.get("version", ""))
 
     def _mapping(self, name: str) -> dict[str, Any]:
         path = self.directory / name
@@ -119,5 +119,5 @@ def _run(argv: list[str], environment: Mapping[str, str]) -> subprocess.Complete
 
 
 def _reason(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith(("WARNING", "coalesce.go", "walk.go"))]
+    lines = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith(("WARNING", "coalesce.go", "walk.go", "Use --debug"))]
     return (lines[-1] if lines else "no reason given")[:600]

@@ -134,6 +134,11 @@ class Proof:
         self._classes: dict[str, set[str]] = {}
         self._collect()
 
+    @property
+    def secret_references(self) -> Mapping[tuple[str, str], set[str]]:
+        """Secrets that pods name, with the key (empty when all of them are meant) and the places."""
+        return self._secrets
+
     # -- what the manifest refers to ------------------------------------------------------------------------------
 
     def _collect(self) -> None:

@@ -92,13 +92,13 @@ class Outcome:
 
 
 def _ids(owner: str, group: str) -> tuple[Optional[int], Optional[int]]:
-    """Numbers of user and group; None for one that does not exist yet, as in check mode on an empty host."""
+    """Numbers of user and group; None for one that does not exist yet, as in check mode on an empty host. An empty name is our own."""
     try:
-        user: Optional[int] = pwd.getpwnam(owner).pw_uid
+        user: Optional[int] = pwd.getpwnam(owner).pw_uid if owner else os.geteuid()
     except KeyError:
         user = None
     try:
-        number: Optional[int] = grp.getgrnam(group).gr_gid
+        number: Optional[int] = grp.getgrnam(group).gr_gid if group else os.getegid()
     except KeyError:
         number = None
     return user, number

@@ -37,7 +37,9 @@ def render_summary(report: Mapping[str, Any], page: str = "") -> str:
         lines.append(_cut(f"  {item['level']:<21} {item['state']}" + (f" ({detail})" if detail else "")))
     waivers = ", ".join(str(item.get("name")) for item in report["waivers"])
     lines.append(_cut(f"  waivers      {waivers or 'none'}"))
-    lines.append(_cut(f"  chart        {'compared' if report['chart'].get('compared') else 'not compared'} with the catalog"))
+    chart = report["chart"]
+    which = f"{chart.get('chart') or 'the chart of the vendor'}" if chart.get("compared") else f"not compared: {chart.get('detail') or 'no chart was at hand'}"
+    lines.append(_cut(f"  catalog      {'compared with ' if chart.get('compared') else ''}{which}"))
     if report.get("previous"):
         lines.append(_cut(f"  changes      {len(report['changes'])} since {report['previous']}"))
     room = LINES - len(lines) - 3

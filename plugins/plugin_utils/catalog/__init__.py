@@ -12,6 +12,7 @@ from __future__ import annotations
 from .errors import (
     CatalogDataError,
     CatalogError,
+    CatalogOverlayError,
     KnownBadReleaseError,
     NoUpgradePathError,
     UnknownNameError,
@@ -53,6 +54,7 @@ __all__ = [
     "Catalog",
     "CatalogDataError",
     "CatalogError",
+    "CatalogOverlayError",
     "Certainty",
     "Fact",
     "FailureMode",

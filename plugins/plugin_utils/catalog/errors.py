@@ -34,6 +34,10 @@ class CatalogDataError(CatalogError):
     """The catalog's own files are missing, of another format, or contradict each other."""
 
 
+class CatalogOverlayError(CatalogError):
+    """A file that cannot be laid over the catalog."""
+
+
 class UnknownNameError(CatalogError):
     """A name that the catalog does not have, with the ones it has."""
 

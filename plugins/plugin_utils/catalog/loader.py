@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -44,6 +43,7 @@ from .model import (
     UpgradeStep,
     ValuesKey,
 )
+from .overlay import CatalogOverlay, read_overlay
 from .versions import KubernetesRange, minor_of, parse_release
 
 FORMAT = "onprem.circleci_server/catalog/1"
@@ -55,17 +55,33 @@ R = TypeVar("R")
 class Catalog:
     """The vendor's facts. Every method that takes a release wants three parts: ``"4.10.0"``."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, overlay: CatalogOverlay | None = None) -> None:
+        self.directory = directory
+        self._overlay = overlay
         self._index: dict[str, Any] | None = None
         self._raw: dict[str, dict[str, Any]] = {}
-        self._rows: dict[tuple[str, str], tuple[Any, ...]] = {}
+        self._rows: dict[tuple[str, str, bool], tuple[Any, ...]] = {}
         self._releases: dict[str, Release] = {}
 
     @classmethod
-    def load(cls, directory: Path | None = None) -> Catalog:
-        """The catalog of this collection, or one that was generated elsewhere. Nothing is read yet."""
-        return _shared(directory or GENERATED)
+    def load(cls, directory: Path | None = None, overlay: str = "") -> Catalog:
+        """The catalog of this collection, or one that was generated elsewhere, with what a real chart showed laid over it.
+
+        *overlay* is the path of a file that the verb chart_check wrote.
+        """
+        return _shared(directory or GENERATED, read_overlay(overlay) if overlay else None)
+
+    def comparison(self, release: str) -> dict[str, Any]:
+        """Whether the facts of a release were compared with the vendor's chart, and with which: a report says it as it is."""
+        if self._overlay is None:
+            return {"compared": False, "chart": "", "detail": "no circleci_catalog_overlay is given; the verb chart_check makes one"}
+        chart = self._overlay.chart
+        found = {"compared": False, "chart": chart.title}
+        if self._overlay.release != release:
+            return {**found, "detail": f"circleci_catalog_overlay was made for release {self._overlay.release}, from {chart.title}"}
+        if chart.stand_in:
+            return {**found, "detail": f"it was compared with a stand-in only: {chart.title}"}
+        return {**found, "compared": True, "detail": f"Compared with {chart.title}."}
 
     # -- releases ---------------------------------------------------------------------------------------------
 
@@ -340,7 +356,7 @@ class Catalog:
         return self._raw[data_of]
 
     def _read(self, name: str) -> dict[str, Any]:
-        path = self._directory / name
+        path = self.directory / name
         try:
             content: dict[str, Any] = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
@@ -353,21 +369,31 @@ class Catalog:
         entry = self._entry(release)
         if entry["status"] == "known_bad":
             self.release(release)
-        key = (entry["data_of"], section)
+        # An overlay speaks of one release, the other patches of its minor stay as they are documented.
+        overlay = self._overlay if self._overlay is not None and self._overlay.release == release else None
+        key = (release if overlay else entry["data_of"], section, overlay is not None)
         if key not in self._rows:
-            self._rows[key] = tuple(decode(cls, row) for row in self._release_raw(entry["data_of"])[section])
+            rows = self._release_raw(entry["data_of"])[section]
+            self._rows[key] = tuple(decode(cls, row) for row in (overlay.apply(section, rows) if overlay else rows))
         return self._rows[key]
 
     def _index_table(self, section: str, cls: type[R]) -> tuple[R, ...]:
-        key = ("index", section)
+        key = ("index", section, False)
         if key not in self._rows:
             self._rows[key] = tuple(decode(cls, row) for row in self._section(section))
         return self._rows[key]
 
 
-@functools.lru_cache(maxsize=8)
-def _shared(directory: Path) -> Catalog:
-    return Catalog(directory)
+# Overlays are told apart by identity: read_overlay gives the same one as long as its file stays the same.
+_catalogs: dict[tuple[Path, int], Catalog] = {}
+
+
+def _shared(directory: Path, overlay: CatalogOverlay | None) -> Catalog:
+    key = (directory, id(overlay))
+    if key not in _catalogs:
+        # A catalog keeps its overlay alive, so that no other one can get the same id.
+        _catalogs[key] = Catalog(directory, overlay)
+    return _catalogs[key]
 
 
 def _named(rows: Iterable[R], attribute: str, name: str, kind: str, release: str | None) -> R:

@@ -15,8 +15,9 @@ from .versions import KubernetesRange
 # documented: printed by the vendor, or read in the vendor's or a user's public files (source says which).
 # constructed: put together by us from documented parts. inferred: our conclusion. disputed: sources contradict
 # each other and the value is our choice. gap: the documentation is silent (the value is null or a placeholder).
-Certainty = Literal["documented", "constructed", "inferred", "disputed", "gap"]
-CERTAINTIES: tuple[Certainty, ...] = ("documented", "constructed", "inferred", "disputed", "gap")
+# observed: read in the chart that the source names, by the verb chart_check; only overlays have it.
+Certainty = Literal["documented", "constructed", "inferred", "disputed", "gap", "observed"]
+CERTAINTIES: tuple[Certainty, ...] = ("documented", "constructed", "inferred", "disputed", "gap", "observed")
 
 T = TypeVar("T")
 
@@ -259,7 +260,7 @@ class ValuesKey:
     """One documented Helm values key as it stands in one release."""
 
     key: str
-    type: Literal["string", "int", "float", "bool", "list", "object"]
+    type: Literal["string", "int", "float", "bool", "list", "object", "any"]
     default: Any
     meaning: str
     secret: bool = False

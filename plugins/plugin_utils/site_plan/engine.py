@@ -117,7 +117,7 @@ def plan_site(request: Request, catalog: Catalog, ownership: Ownership) -> dict[
         storage_class=request.storage_class,
         object_storage_kind=str(request.store.get("kind") or ""),
     )
-    composed = _compose(request)
+    composed = _compose(request, catalog)
     plan = {
         "site": request.site,
         "release": request.release,
@@ -228,10 +228,12 @@ def _summary(request: Request, catalog: Catalog) -> str:
     release = catalog.release(request.release)
     end = f", supported by its vendor until {release.support_end.value}" if release.support_end.value else ""
     count = len(request.model.inventory.hosts)
+    compared = catalog.comparison(request.release)
     return (
         f"CircleCI Server {request.release}{end}, is installed into an existing Kubernetes cluster and onto {count} host{'s' if count != 1 else ''} "
         "of this site. The document is worked out from the inventory and the catalog of the collection; no host and no cluster was asked. "
-        "What hosts and cluster really look like is what the verb preflight says."
+        "What hosts and cluster really look like is what the verb preflight says. "
+        + (compared["detail"] if compared["compared"] else f"The catalog was not compared with the vendor's chart: {compared['detail']}.")
     )
 
 
@@ -380,14 +382,14 @@ def _buckets(request: Request) -> list[dict[str, Any]]:
     ]
 
 
-def _compose(request: Request) -> dict[str, Any]:
+def _compose(request: Request, catalog: Catalog) -> dict[str, Any]:
     facts = {key: dict(value) if isinstance(value, Mapping) else value for key, value in request.facts.items()}
     # The verb secrets makes these before values are composed for good; here it is only shown where they come from.
     facts["tls"] = {"certificate": f"Secret {DOMAIN_TLS}", "private_key": f"Secret {DOMAIN_TLS}", "issued_by_site_ca": True, "site_ca": f"Secret {SITE_CA}"}
     nomad = dict(facts.get("nomad") or {})
     nomad["mtls"] = {"ca": "Secret nomad-mtls", "certificate": "Secret nomad-mtls", "private_key": "Secret nomad-mtls"}
     facts["nomad"] = nomad
-    return compose_data(facts)
+    return compose_data(facts, catalog)
 
 
 def _values(composed: Mapping[str, Any]) -> list[dict[str, Any]]:

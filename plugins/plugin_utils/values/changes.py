@@ -38,6 +38,7 @@ class Retired:
     renamed_to: tuple[str, ...]
     source: str
     note: str
+    observed: bool = False  # seen in the chart at hand, by the verb chart_check
 
     def sentence(self) -> str:
         if self.renamed_to:

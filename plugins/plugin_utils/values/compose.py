@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import weakref
 from typing import Any
 
 from ..catalog import Catalog, CatalogError
@@ -16,12 +18,13 @@ from .rules import RULES, Draft
 from .schema import Schema
 
 FULL_SUPPORT = (4, 7)
-_BOOKS: dict[tuple[int, str], KeyBook] = {}
+_BOOKS: weakref.WeakKeyDictionary[Catalog, dict[str, KeyBook]] = weakref.WeakKeyDictionary()
 
 
 def key_book(catalog: Catalog, release: str) -> KeyBook:
     """The keys of a release; built once per catalog and release."""
-    cached = _BOOKS.get((id(catalog), release))
+    books = _BOOKS.setdefault(catalog, {})
+    cached = books.get(release)
     if cached is None:
         minor = SiteFacts(release=release).minor
         facts = [
@@ -29,10 +32,12 @@ def key_book(catalog: Catalog, release: str) -> KeyBook:
             for entry in catalog.values_keys(release)
         ]
         retired = [
-            Retired(parse_path(entry.key), entry.fate, entry.since, tuple(entry.renamed_to), entry.source, entry.note or "")
+            Retired(
+                parse_path(entry.key), entry.fate, entry.since, tuple(entry.renamed_to), entry.source, entry.note or "", entry.certainty == "observed"
+            )
             for entry in catalog.retired_values_keys(release)
         ]
-        cached = _BOOKS[(id(catalog), release)] = KeyBook(minor, facts, retired)
+        cached = books[release] = KeyBook(minor, facts, retired)
     return cached
 
 
@@ -62,6 +67,26 @@ def _apply_overlay(settings: dict[Path, Setting], overlay: dict[str, Any], book:
     return [*left.values(), *added.values()]
 
 
+def _follow_chart(draft: Draft, book: KeyBook) -> None:
+    """Where the chart at hand was seen to have other keys than the vendor's pages, its keys are used."""
+    for path, setting in list(draft.settings.items()):
+        entry = book.retired_at(path)
+        if entry is None or not entry.observed:
+            continue
+        if len(entry.renamed_to) == 1:
+            target = (*parse_path(entry.renamed_to[0]), *path[len(entry.path) :])
+            del draft.settings[path]
+            note = f"{dotted(path)} in the vendor's pages. {entry.note}".rstrip()
+            draft.settings[target] = dataclasses.replace(setting, path=target, source=entry.source, certainty="observed", note=note)
+            if entry.note:
+                draft.warnings.append(f"{dotted(path)} (rule {setting.rule}) is set as {dotted(target)}: {entry.note}")
+        elif entry.fate == "removed":
+            del draft.settings[path]
+            draft.warnings.append(f"{dotted(path)} (rule {setting.rule}) is left out, the chart refuses it. Source: {entry.source}.")
+        else:
+            draft.warnings.append(f"{dotted(path)} (rule {setting.rule}) was not seen in the chart, which may ignore it. Source: {entry.source}.")
+
+
 def compose(facts: SiteFacts, catalog: Catalog, chart_schema: dict[str, Any] | None = None) -> Composition:
     """All values of one site. Nothing is raised: every problem stands in C(errors)."""
     if facts.minor == (0, 0):
@@ -84,6 +109,7 @@ def compose(facts: SiteFacts, catalog: Catalog, chart_schema: dict[str, Any] | N
         )
     for rule in RULES:
         rule(draft)
+    _follow_chart(draft, book)
     schema = Schema(chart_schema) if chart_schema else None
     findings = overlays.check(facts.overlay, book, facts.release, schema)
     draft.errors += findings.errors

@@ -80,6 +80,17 @@ class Schema:
                     return not properties and schema.get("type") == "object" and extra is not False
         return True
 
+    def leaves(self, schema: Any = None, path: Path = ()) -> dict[Path, Any]:
+        """Every key that the schema names and that has no named keys below it, with its part of the schema."""
+        here = self._resolve(self.document if schema is None else schema)
+        properties = (here.get("properties") or {}) if isinstance(here, dict) and len(path) < 20 else {}
+        if not properties:
+            return {path: here} if path else {}
+        found: dict[Path, Any] = {}
+        for name, below in properties.items():
+            found.update(self.leaves(below, (*path, str(name))))
+        return found
+
     def check(self, value: Any, path: Path = (), schema: Any = None) -> list[tuple[Path, str]]:
         """All places that do not fit, with what is wrong."""
         schema = self._resolve(self.document if schema is None else schema)

@@ -16,6 +16,10 @@ class FakeCatalog:
         if platform not in ("eks", "generic"):
             raise ValueError(f"unknown platform {platform!r}; known are eks, generic")
 
+    def check_overlay(self, path: str) -> None:
+        if path != "/good.json":
+            raise ValueError(f"{path} cannot be read")
+
 
 ARGUMENTS = site_arguments.load_arguments()
 COMPLETE = {
@@ -119,3 +123,9 @@ def test_part_size_has_a_floor() -> None:
         catalog=FakeCatalog(),
     )
     assert any(problem.name == "circleci_bundle_part_size" for problem in found)
+
+
+def test_an_overlay_of_the_catalog_must_be_one_that_can_be_read() -> None:
+    assert problems(circleci_catalog_overlay="/good.json") == []
+    assert problems(circleci_catalog_overlay="") == []
+    assert problems(circleci_catalog_overlay="/other.json") == ["circleci_catalog_overlay: /other.json cannot be read."]

@@ -49,6 +49,7 @@ SHARED = {"/etc/onprem-circleci", "/state/records"}
 # What the playbooks hand to the roles, as far as it decides about names; each variant of a role for itself.
 INPUTS: dict[str, list[dict[str, Any]]] = {
     "bundle": [{"circleci_bundle_output": "/srv/bundle"}],
+    "chart_check": [{"circleci_chart_check_release": "4.10.0"}],
     "gates": [{"circleci_gates_record": "/state/records/gates.json"}],
     "mirror": [{"circleci_mirror_state_dir": "/state"}],
     "nomad_client": [
@@ -88,7 +89,8 @@ WRITE_NOTHING = {
     "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.include_tasks", "ansible.builtin.meta",
     "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection", "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
-        "bundle_verify", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "host_preflight", "image_pull_proof", "rancher_node", "registry_coverage", "service_health",
+        "bundle_verify", "chart_facts", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "host_preflight", "image_pull_proof", "rancher_node",
+        "registry_coverage", "service_health",
         "object_storage_agents", "object_storage_buckets", "object_storage_health", "object_storage_probe", "site_preflight", "site_secret_values",
         "site_secrets", "site_verdict",
     )),
