@@ -14,6 +14,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils import argu
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils import object_storage
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.port_model import SiteInventoryError, site_members
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import site_facts
 
 _PREFIX = "circleci_"
 
@@ -39,6 +40,11 @@ class _CatalogFacts:
                 "another kind. Runners may run there for a server that runs elsewhere"
             )
 
+    def check_block(self, name: str, value: t.Mapping[str, t.Any]) -> list[str]:
+        part = _BLOCKS[name]
+        _facts, problems = site_facts({part: dict(value)})
+        return [f"{name}: {text.removeprefix(f'{part}.').removeprefix(part).lstrip()}" for text in problems]
+
     def check_overlay(self, path: str) -> None:
         if not path.startswith("/"):
             raise ValueError(f"found {path!r}; allowed is a full path on the controller, such as {{{{ inventory_dir }}}}/{path}")
@@ -46,6 +52,17 @@ class _CatalogFacts:
             Catalog.load(overlay=path)
         except CatalogError as error:
             raise ValueError(str(error)) from error
+
+
+# Blocks of site variables and the facts of a site that they become.
+_BLOCKS = {
+    "circleci_postgresql": "postgres",
+    "circleci_mongodb": "mongodb",
+    "circleci_rabbitmq": "rabbitmq",
+    "circleci_vault": "vault",
+    "circleci_smtp": "smtp",
+    "circleci_proxy": "proxy",
+}
 
 
 def _stores(variables: t.Mapping[str, t.Any]) -> int:

@@ -63,6 +63,16 @@ options:
     description: PEM of the authority that signed the registry's certificate. Empty uses those of the system.
     type: str
     default: ""
+  vcs:
+    description:
+      - GitHub Enterprise, with C(hostname), C(ca_certificate), C(fingerprint), C(proxied), and C(domain) and C(addresses) for the way back of
+        webhooks. Empty does not look.
+    type: dict
+    default: {}
+  vcs_token:
+    description: Personal access token without scopes that is tried there. Empty does not try one.
+    type: str
+    default: ""
   bundle_dir:
     description: Folder of the bundle. Empty does not look.
     type: path
@@ -134,6 +144,7 @@ from ..module_utils.mirror.errors import MirrorError
 from ..module_utils.mirror_module import contents
 from ..module_utils.preflight import site
 from ..module_utils.preflight.findings import Finding, apply_waivers, brief, summary
+from ..module_utils.preflight.vcs import check_vcs
 
 
 def ask_cluster(kubeconfig: str, namespace: str, *, secrets: bool) -> site.ClusterFacts:
@@ -170,6 +181,8 @@ def collect(options: dict[str, Any]) -> list[Finding]:
     login = options["registry_host"], options["registry_username"], options["registry_password"], options["ca_certificate"]
     answer = site.ask_registry(*login) if known else None
     findings.append(site.check_registry(answer, options["registry_host"], ours_to_make=options["registry_is_ours"]))
+    if options["vcs"]:
+        findings += check_vcs({**options["vcs"], "token": options["vcs_token"]})
     if not facts.error:
         findings.append(site.check_step(facts, options["release"]))
     findings.append(site.check_support(options["release"], datetime.now(timezone.utc).date()))
@@ -192,6 +205,8 @@ def main() -> None:
             "registry_password": {"type": "str", "default": "", "no_log": True},
             "registry_is_ours": {"type": "bool", "default": False},
             "ca_certificate": {"type": "str", "default": ""},
+            "vcs": {"type": "dict", "default": {}},
+            "vcs_token": {"type": "str", "default": "", "no_log": True},
             "bundle_dir": {"type": "path", "default": ""},
             "findings": {"type": "list", "elements": "dict", "default": []},
             "waivers": {"type": "list", "elements": "dict", "default": []},

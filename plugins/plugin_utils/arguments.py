@@ -40,6 +40,8 @@ class VendorFacts(t.Protocol):
 
     def check_overlay(self, path: str) -> None: ...
 
+    def check_block(self, name: str, value: t.Mapping[str, t.Any]) -> list[str]: ...
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -212,6 +214,8 @@ def _check_meaning(argument: Argument, value: t.Any, catalog: VendorFacts, findi
             getattr(catalog, f"check_{argument.check}")(value)
         except ValueError as error:
             findings.problems.append(Problem(argument.name, str(error).rstrip("."), ""))
+    elif argument.check == "block":
+        findings.problems += [Problem.from_sentence(text) for text in catalog.check_block(argument.name, value)]
     elif argument.check == "part_size":
         if value != 0 and value < _MINIMUM_PART_SIZE:
             findings.add(argument.name, value, f"0 for one part, or {_MINIMUM_PART_SIZE} bytes and more")

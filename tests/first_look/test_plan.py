@@ -106,6 +106,10 @@ def test_no_variable_of_another_site_is_read(world: World) -> None:
         ({"circleci_registery_host": "x"}, ("circleci_registery_host: unknown variable", "Did you mean circleci_registry_host?")),
         ({"circleci_load_balancer": "f5", "circleci_domain": "CI"}, ("circleci_load_balancer: found 'f5'", "circleci_domain: found 'CI'")),
         ({"circleci_object_storage_kind": "minio_server"}, ("circleci_object_storage_accepted_risks",)),
+        (
+            {"circleci_postgresql": {"hots": "db"}, "circleci_smtp": {"port": "25"}},
+            ("circleci_postgresql: hots is not a known fact of a site; did you mean host?", "circleci_smtp: port must be a whole number, found str"),
+        ),
     ],
     ids=lambda value: ", ".join(f"{name}={item}" for name, item in value.items()) if isinstance(value, dict) else "",
 )
@@ -135,3 +139,15 @@ def test_what_does_not_fit_together_is_told_in_the_document(world: World) -> Non
     assert "registry.example.com" in problems["circleci_load_balancer_address"]
     assert not any(row["reboot"] for row in plan["hosts"])
     assert names(plan["waivers"]) == {"cgroup_version", "moon"}
+
+
+def test_what_set_a_value_is_said_on_the_screen(world: World) -> None:
+    blocks = {"circleci_postgresql": {"host": "db.example.com", "username": "circleci"}, "circleci_explain": "postgresql"}
+    result = world.run("plan", "single-site", local=SINGLE, extra=blocks)
+    assert result.code == 0, result.messages()
+    told = [line for _host, item in result._results("v2_runner_on_ok") if isinstance(item.get("msg"), list) for line in item["msg"]]
+    place = told.index("postgresql.postgresqlHost: db.example.com")
+    assert told[place + 1] == "    set by the rule postgres.external, from vendor docs: configuring external services (documented)"
+    assert not any(line.startswith("kong") for line in told)
+    nothing = world.run("plan", "single-site", local=SINGLE, extra={"circleci_explain": "nonsense"})
+    assert "No Helm value of this site has 'nonsense' in its key" in str(nothing.events)

@@ -71,6 +71,7 @@ class Request:
     waivers: Sequence[Mapping[str, Any]] = ()
     findings: Sequence[Mapping[str, Any]] = ()
     bundle: Mapping[str, Any] = field(default_factory=dict)
+    explain: str = ""
 
     @property
     def release(self) -> str:
@@ -140,7 +141,7 @@ def plan_site(request: Request, catalog: Catalog, ownership: Ownership) -> dict[
         "sizes": _sizes(request, catalog),
         "waivers": [{"name": str(item.get("name")), "reason": str(item.get("reason"))} for item in request.waivers],
     }
-    return {"plan": plan, "ports_csv": rule_table(request.model, "csv")}
+    return {"plan": plan, "ports_csv": rule_table(request.model, "csv"), "explained": _explained(composed, request.explain)}
 
 
 # --- what the table of ownership says about this site ---------------------------------------------------------------
@@ -402,6 +403,19 @@ def _values(composed: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for item in composed["explanations"]
     ]
+
+
+def _explained(composed: Mapping[str, Any], asked: str) -> list[str]:
+    """What set the values whose key has the text in it, for the screen."""
+    lines: list[str] = []
+    for item in composed["explanations"] if asked else ():
+        if asked != "all" and asked not in item["key"]:
+            continue
+        lines.append(f"{item['key']}: {_shown(item['value'])}")
+        lines.append(f"    set by the rule {item['rule']}, from {item['source']} ({item['certainty']})" + (f". {item['note']}" if item["note"] else ""))
+    if asked and not lines:
+        lines.append(f"No Helm value of this site has {asked!r} in its key; circleci_explain: all shows every value.")
+    return lines
 
 
 def _shown(value: Any) -> str:

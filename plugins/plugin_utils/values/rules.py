@@ -352,7 +352,7 @@ def vcs(draft: Draft) -> None:
         draft.put(
             "github.unsafeDisableWebhookSSLVerification", True, "vcs.webhooks", AIR_GAP,
             note="GitHub Enterprise does not check the certificate of this server when it delivers webhooks. Make it trust the "
-            "site's CA and set circleci_release_github_skip_webhook_verification to false to have it check.",
+            "site's CA and set circleci_github_skip_webhook_verification to false to have it check.",
         )
 
 

@@ -27,6 +27,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.chart_check
 )
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.chart_check.request import sample_facts
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import compose
+from ansible_collections.onprem.circleci_server.tests.unit.plugins.plugin_utils.values.test_overlay import FIELD
 
 from sandbox.standin import chart
 from tests.unit.standin.test_chart import INSTALLABLE, _helm, needs_helm
@@ -277,6 +278,13 @@ def test_objects_that_differ(check: Callable[..., Checked]) -> None:
     catalog = Catalog.load(overlay=str(checked.overlay))
     names = [work.name for work in catalog.service(RELEASE, "web-ui-*").workloads]
     assert "web-ui-next" in names and "web-ui" not in names
+
+
+@pytest.mark.parametrize("name", [name for name, (release, _values) in FIELD.items() if release in INSTALLABLE])
+def test_values_of_the_field_pass_the_schema_of_the_chart(name: str) -> None:
+    release, overlay = FIELD[name]
+    schema = json.loads(chart.files(release)["values.schema.json"])
+    assert list(compose(sample_facts(release, overlay), Catalog.load(), schema).errors) == []
 
 
 def switch_refused(folder: Path) -> None:

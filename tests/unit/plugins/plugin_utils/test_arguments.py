@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ class FakeCatalog:
     def check_platform(self, platform: object) -> None:
         if platform not in ("eks", "generic"):
             raise ValueError(f"unknown platform {platform!r}; known are eks, generic")
+
+    def check_block(self, name: str, value: Mapping[str, object]) -> list[str]:
+        return [f"{name}: {key} is not known" for key in value if key != "host"]
 
     def check_overlay(self, path: str) -> None:
         if path != "/good.json":
@@ -128,4 +132,5 @@ def test_part_size_has_a_floor() -> None:
 def test_an_overlay_of_the_catalog_must_be_one_that_can_be_read() -> None:
     assert problems(circleci_catalog_overlay="/good.json") == []
     assert problems(circleci_catalog_overlay="") == []
+    assert problems(circleci_postgresql={"host": "db", "hots": "x"}) == ["circleci_postgresql: hots is not known."]
     assert problems(circleci_catalog_overlay="/other.json") == ["circleci_catalog_overlay: /other.json cannot be read."]

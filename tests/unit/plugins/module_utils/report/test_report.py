@@ -298,3 +298,11 @@ def test_bad_plans() -> None:
         render_plan({"hots": [], "files": "x"})
     assert len(caught.value.problems) == 3
     assert [human_size(value) for value in (0, 1536, 5 * 2**40, None, "about 3 GiB", True)] == ["0 B", "1.5 KiB", "5.0 TiB", "", "about 3 GiB", "True"]
+
+
+def test_summary_says_which_chart_the_catalog_was_compared_with() -> None:
+    def summary(chart: dict[str, Any]) -> str:
+        return render_summary(build_report({"site": "osaka", "chart": chart}, None))
+
+    assert "catalog      compared with circleci-server-4.10.0" in summary({"compared": True, "chart": "circleci-server-4.10.0, sha256:ab"})
+    assert "catalog      not compared: no circleci_catalog_overlay" in summary({"compared": False, "detail": "no circleci_catalog_overlay is given"})

@@ -243,3 +243,14 @@ def test_a_thousand_clients_stay_readable() -> None:
     found = site_plan(groups, hostvars, "bastion", request)["plan"]
     assert {item["host"] for item in found["files"] if item["owner"] == "nomad_client"} == {"all 1000 Nomad clients"}
     assert len(render_plan(found)[1]) < 1_000_000
+
+
+def test_explanations_are_given_for_what_is_asked() -> None:
+    assert outcome()["explained"] == []
+    (value, rule) = outcome(explain="global.domainName")["explained"]
+    assert value == "global.domainName: ci.example.com"
+    assert rule.startswith("    set by the rule site.domain, from vendor docs")
+    everything = outcome(explain="all")["explained"]
+    assert len(everything) == 2 * len(outcome()["plan"]["values"])
+    assert not any("PRIVATE KEY" in line for line in everything)
+    assert "circleci_explain: all" in outcome(explain="nonsense")["explained"][0]

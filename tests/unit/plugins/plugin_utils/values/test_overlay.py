@@ -26,6 +26,7 @@ FIELD: dict[str, tuple[str, dict[str, Any]]] = {
                 "imagePullSecrets": ["regcred", "dockerhub-secret"],
                 "container": {"registry": "", "org": "circleci"},
                 "clusterName": "lab",
+                "domainFilter": "example.com",
                 "aws": {"region": "us-east-1"},
             },
             "circleci-server-version": "4.9.0",
@@ -38,7 +39,10 @@ FIELD: dict[str, tuple[str, dict[str, Any]]] = {
                 "annotations": {"external-dns.alpha.kubernetes.io/hostname": "a, b"},
                 "resources": {"requests": {"cpu": "50m", "memory": "100Mi"}, "limits": {"cpu": "100m", "memory": "200Mi"}},
             },
-            "kong": {"acme": {"enabled": True, "email": "a@example.com"}, "resources": {"requests": {"cpu": "50m"}, "limits": {"memory": "2Gi"}}},
+            "kong": {
+                "acme": {"enabled": True, "email": "a@example.com"},
+                "resources": {"requests": {"cpu": "50m", "memory": "1Gi"}, "limits": {"cpu": "500m", "memory": "2Gi"}},
+            },
             "object_storage": {"bucketName": "b", "s3": {"enabled": True, "endpoint": "https://s3.us-east-1.amazonaws.com", "region": "us-east-1", "irsaRole": "dummy"}},
             "github": {"enterprise": False},
             "postgresql": {"auth": {"existingSecret": "postgresql"}},
@@ -47,8 +51,13 @@ FIELD: dict[str, tuple[str, dict[str, Any]]] = {
             "tink": {"enabled": True},
             "nomad": {"server": {"replicas": 3, "rpc": {"mTLS": {"enabled": True}}}, "serverHostname": "circleci.example.com"},
             "telegraf": {
-                "resources": {"requests": {"cpu": "50m"}, "limits": {"cpu": "100m", "memory": "200Mi"}},
-                "service": {"ports": [{"name": "statsd", "port": 8125, "protocol": "UDP", "targetPort": 8125}]},
+                "resources": {"requests": {"cpu": "50m", "memory": "100Mi"}, "limits": {"cpu": "100m", "memory": "200Mi"}},
+                "service": {
+                    "ports": [
+                        {"name": "statsd", "port": 8125, "protocol": "UDP", "targetPort": 8125},
+                        {"name": "prometheus", "port": 9273, "protocol": "TCP", "targetPort": 9273},
+                    ]
+                },
                 "config": {"outputs": [{"file": {"files": ["stdout"]}}, {"prometheus_client": {"listen": ":9273", "metric_version": 2, "expiration_interval": "60s"}}]},
             },
             "oidc_service": {"isEnabled": True, "json_web_keys": "in-secrets"},
@@ -76,6 +85,20 @@ FIELD: dict[str, tuple[str, dict[str, Any]]] = {
             "telegraf": {"config": {"custom_config_file": "x"}},
         },
     ),
+    "rewritten from 3.x": (
+        "4.0.6",
+        {
+            "global": {"domainName": "a.example.com", "license": "x", "imagePullSecrets": [{"name": "regcred"}], "container": {"registry": "cciserver.azurecr.io", "org": ""}},
+            "nginx": {"annotations": {"a.example.com/b": "c"}, "aws_acm": {"enabled": False}},
+            "mongodb": {"auth": {"password": "x"}},
+            "postgresql": {"internal": False, "auth": {"postgresPassword": "x", "username": "u", "password": "x", "existingSecret": ""}},
+            "telegraf": {"config": {"custom_config_file": "x"}},
+            "nomad": {"auto_scaler": {"enabled": False, "aws": {"enabled": False, "region": "r"}, "gcp": {"enabled": False, "project_id": "p"}}},
+            "vm_service": {"providers": {"ec2": {"enabled": False}, "gcp": {"enabled": True, "project_id": "p", "zone": "z", "network": "n"}}},
+            "object_storage": {"s3": {"enabled": False}, "gcs": {"enabled": True, "service_account": {"type": "x"}}},
+        },
+    ),
+    "metrics": ("4.9.5", {"telegraf": {"config": {"outputs": [{"file": {"files": ["stdout"]}}, {"prometheus_client": {"listen": ":9273"}}]}}}),
     "presigned off": ("4.3.9", {"object_storage": {"s3": {"presigned": False, "storageRole": "arn"}}}),
     "tracing": (
         "4.10.0",
@@ -101,9 +124,27 @@ def test_files_from_the_field_pass_without_an_error(name: str) -> None:
 
 def test_unknown_keys_of_field_files_are_warnings() -> None:
     _errors, warnings, _values = run(FIELD["support lab"][1], "4.9.5")
-    for key in ("circleci-server-version", "argocd.repository", "global.clusterName", "global.aws.region", "nomad.serverHostname"):
+    for key in ("circleci-server-version", "argocd.repository", "global.clusterName", "global.aws.region", "global.domainFilter", "nomad.serverHostname"):
         assert f"circleci_values: {key} is in no values table" in warnings
     assert "nomad.server.serverHostname" in warnings
+
+
+@pytest.mark.parametrize(
+    ("overlay", "advice"),
+    [
+        ({"published": True}, "published is no key of CircleCI Server 4.x: take it out"),
+        ({"domainName": "x"}, "write global.domainName instead"),
+        ({"license": "x"}, "write global.license instead"),
+        ({"kong": {"annotations": {"a": "b"}}}, "write nginx.annotations instead"),
+        ({"postgresql": {"postgresqlUsername": "x"}}, "write postgresql.auth.username instead"),
+        ({"postgresql": {"postgresqlPassword": "x"}}, "write postgresql.auth.postgresPassword instead"),
+        ({"nomad": {"server": {"rpc": {"advertise": {"enabled": True}}}}}, "nomad.server.rpc.advertise is no key of CircleCI Server 4.x: take it out"),
+        ({"minio": {"enabled": True}}, "write object_storage instead"),
+    ],
+)
+def test_keys_that_were_left_behind_in_3_x_say_what_took_their_place(overlay: dict[str, Any], advice: str) -> None:
+    errors, _warnings, _values = run(overlay, "4.0.6")
+    assert advice in errors
 
 
 def test_overlay_wins_and_says_what_it_replaced() -> None:
