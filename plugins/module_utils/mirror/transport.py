@@ -218,12 +218,26 @@ class Connection:
             return count
         try:
             if self.tls or not _KERNEL_TIMEOUTS:
-                return self.sock.recv_into(view)
+                return self._fill(view)
             return self.sock.recv_into(view, len(view), socket.MSG_WAITALL)
         except (BlockingIOError, socket.timeout) as error:
             raise Broken(f"stalled: nothing came for {self._timeout:.0f} s") from error
         except (OSError, ssl.SSLError) as error:
             raise Broken(f"receiving failed: {_reason(error)}") from error
+
+    def _fill(self, view: memoryview) -> int:
+        """A TLS record brings 16 KiB at most: join them, as hashing and writing cost by the piece. A slow line gets back what came in time."""
+        count, patience_ends = self.sock.recv_into(view), time.monotonic() + self._timeout
+        while 0 < count < len(view) and time.monotonic() < patience_ends:
+            try:
+                more = self.sock.recv_into(view[count:])
+            except (OSError, ssl.SSLError):
+                # What came is kept; the next read tells what is wrong.
+                break
+            if not more:
+                break
+            count += more
+        return count
 
 
 class Response:

@@ -6,9 +6,13 @@ from __future__ import annotations
 from email.utils import formatdate
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.errors import Broken
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.limits import Adaptive, TokenBucket
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.transport import (
+    BUFFER,
+    Connection,
     Headers,
+    HttpOptions,
     Patience,
     retry_after,
     same_host,
@@ -103,3 +107,37 @@ def test_what_was_asked_for_is_honoured_in_full() -> None:
 )
 def test_credentials_stay_with_scheme_host_and_port(one: str, two: str, same: bool) -> None:
     assert same_host(one, two) is same
+
+
+class Records:
+    """A TLS socket as it reads: one record of 16 KiB at most, then what is wrong."""
+
+    def __init__(self, count: int, end: OSError | None) -> None:
+        self.left, self.end, self.reads = count, end, 0
+
+    def settimeout(self, _seconds: float) -> None:
+        return
+
+    def recv_into(self, view: memoryview) -> int:
+        self.reads += 1
+        if not self.left:
+            if self.end:
+                raise self.end
+            return 0
+        self.left -= 1
+        return min(len(view), 1 << 14)
+
+
+def test_records_of_tls_are_joined_before_they_are_hashed_and_written() -> None:
+    records = Records(32, None)
+    connection = Connection(records, True, False, "", HttpOptions())  # type: ignore[arg-type]
+    assert [connection.receive_into(memoryview(bytearray(BUFFER))) for _ in range(3)] == [BUFFER, BUFFER, 0]
+    assert BUFFER == 16 << 14
+
+
+def test_what_came_before_a_line_broke_is_kept() -> None:
+    for end in (TimeoutError(), ConnectionResetError("reset")):
+        connection = Connection(Records(3, end), True, False, "", HttpOptions())  # type: ignore[arg-type]
+        assert connection.receive_into(memoryview(bytearray(BUFFER))) == 3 << 14
+        with pytest.raises(Broken):
+            connection.receive_into(memoryview(bytearray(BUFFER)))
