@@ -32,6 +32,8 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-firewall": "the firewall engine on real nftables, iptables, ufw and firewalld, with packets",
         "test-store": "object stores of each kind, real ones on loopback",
         "test-nomad": "the probe against a real Nomad, Docker, registry and store",
+        "test-postgres": "dumps and the way back on a real PostgreSQL",
+        "test-upgrade": "an upgrade on the sandbox, failures on the way, and both ways back",
         "test-cut": "the sandbox: its hosts, and the cut",
         "test-browser": "report and change-request document in a real Chromium",
     }

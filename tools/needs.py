@@ -37,6 +37,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "nomad": {"docker-registry": "docker-registry", "dockerd": "docker.io", "curl": "curl", "ip": "iproute2", "openssl": "openssl"},
     "browser": {"chromium": "chromium"},
+    "postgres": {"pg_createcluster": "postgresql"},
     "sandbox": {},
 }
 ROOT_ONLY = {"firewall": "makes network namespaces", "nomad": "starts Nomad clients"}

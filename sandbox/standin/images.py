@@ -159,8 +159,14 @@ def add(layout: Layout, ref: str, shared: Mapping[str, Layer]) -> str:
     identity = {"service": name, "tag": tag, "ref": ref, "role": kind, "stand-in": "yes", "reference": certainty(ref)}
     top = [Entry("etc/standin.json", json.dumps(identity, indent=1, sort_keys=True).encode() + b"\n")]
     if kind == "mongodb":
-        wrapper = b'#!/bin/sh\nexec /usr/bin/python3 -ISB /opt/standin/main.py mongosh "$@"\n'
-        top += [Entry(f"usr/bin/{command}", wrapper, 0o755) for command in ("mongo", "mongosh")]
+        for command, role in {"mongo": "mongosh", "mongosh": "mongosh", "mongodump": "mongodump", "mongorestore": "mongorestore"}.items():
+            wrapper = f'#!/bin/sh\nexec /usr/bin/python3 -ISB /opt/standin/main.py {role} "$@"\n'
+            top.append(Entry(f"usr/bin/{command}", wrapper.encode(), 0o755))
+    if kind == "postgres":
+        # Debian's own wrappers want Perl
+        for command in ("pg_dump", "pg_dumpall", "pg_restore", "psql"):
+            wrapper = f'#!/bin/sh\nexec /usr/lib/postgresql/15/bin/{command} "$@"\n'
+            top.append(Entry(f"usr/local/bin/{command}", wrapper.encode(), 0o755))
     if kind == "docker-gc":
         top.append(Entry("usr/local/bin/docker-gc", DOCKER_GC, 0o755))
     if kind == "pause":

@@ -58,7 +58,8 @@ def decode(data: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _release(secret: Mapping[str, Any]) -> StoredRelease:
+def stored(secret: Mapping[str, Any]) -> StoredRelease:
+    """The revision that a Secret of Helm holds."""
     metadata = secret.get("metadata") or {}
     document = decode((secret.get("data") or {})["release"])
     info = document.get("info") or {}
@@ -82,7 +83,7 @@ def _release(secret: Mapping[str, Any]) -> StoredRelease:
 def history(api: KubeApi, namespace: str, name: str) -> list[StoredRelease]:
     """All kept revisions, oldest first."""
     listed = api.request("GET", core(namespace, "secrets"), {"labelSelector": f"owner=helm,name={name}"})
-    return sorted((_release(item) for item in listed.get("items", [])), key=lambda item: item.revision)
+    return sorted((stored(item) for item in listed.get("items", [])), key=lambda item: item.revision)
 
 
 def others(api: KubeApi, namespace: str, name: str, chart_name: str) -> list[str]:
@@ -92,7 +93,7 @@ def others(api: KubeApi, namespace: str, name: str, chart_name: str) -> list[str
     for item in listed.get("items", []):
         labels = (item.get("metadata") or {}).get("labels") or {}
         if labels.get("name") != name and labels.get("status") == "deployed":
-            release = _release(item)
+            release = stored(item)
             if release.chart_name == chart_name:
                 found.add(release.name)
     return sorted(found)

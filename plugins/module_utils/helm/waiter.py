@@ -30,6 +30,7 @@ class Patience:
     volume: float = 240.0
     restarts: int = 10
     quorum: float = 60.0
+    stuck: float = 15.0
     quorum_restarts: int = 3
     poll: float = 3.0
 
@@ -149,6 +150,7 @@ class Waiter:
         data_ready = all(row["ready"] for row in rows if row["layer"] == "data")
         problems = self._problems(waiting, data_ready, now)
         problems += self._volumes(now) if waiting else []
+        self._replace_stuck(waiting, now)
         self._since = {key: since for key, since in self._since.items() if key in self._seen}
         quorum = self._quorum(rows, now)
         waiting_for = [f"{row['kind']}/{row['name']} ({row['detail']})" for row in waiting]
@@ -220,6 +222,30 @@ class Waiter:
                 found += self._pod(row, pod, data_ready, now)
         return found
 
+    def _replace_stuck(self, rows: list[dict[str, Any]], now: float) -> None:
+        """A StatefulSet waits for a pod of its old template that will never be ready: Kubernetes wants it deleted by hand."""
+        for row in rows:
+            status = (row["live"] or {}).get("status") or {}
+            update = status.get("updateRevision")
+            if row["kind"] != "StatefulSet" or not update or status.get("observedGeneration") != row["live"]["metadata"].get("generation"):
+                continue
+            for pod in row["pods"]:
+                revision = _labels(pod).get("controller-revision-hash")
+                ready = any(
+                    item.get("type") == "Ready" and item.get("status") == "True" for item in (pod.get("status") or {}).get("conditions") or []
+                )
+                if not revision or revision == update or ready or pod["metadata"].get("deletionTimestamp"):
+                    continue
+                if self._lasting(f"{pod['metadata']['name']}|stuck", now) >= self.patience.stuck:
+                    self._delete_pod(str(pod["metadata"]["name"]))
+
+    def _delete_pod(self, name: str) -> None:
+        try:
+            self.api.request("DELETE", core(self.namespace, "pods", name))
+        except KubeError as error:
+            if error.status != 404:
+                raise
+
     def _pod(self, row: dict[str, Any], pod: dict[str, Any], data_ready: bool, now: float) -> list[str]:
         name, found = str(pod["metadata"]["name"]), []
         for condition in (pod.get("status") or {}).get("conditions") or []:
@@ -287,11 +313,7 @@ class Waiter:
         self._nomad_since = self._nomad_since if self._nomad_since is not None else now
         if now - self._nomad_since >= self.patience.quorum and self._nomad_restarts < self.patience.quorum_restarts:
             for pod in row["pods"]:
-                try:
-                    self.api.request("DELETE", core(self.namespace, "pods", pod["metadata"]["name"]))
-                except KubeError as error:
-                    if error.status != 404:
-                        raise
+                self._delete_pod(str(pod["metadata"]["name"]))
             self._nomad_restarts += 1
             self._nomad_since = None
         return False

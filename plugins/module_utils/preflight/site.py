@@ -306,7 +306,9 @@ def check_step(facts: ClusterFacts, release: Mapping[str, Any]) -> Finding:
         f"{installed} is installed" if installed else "nothing is installed",
         f"one of {', '.join(allowed)}, or nothing" if allowed else "nothing, or the same release",
         "vendor upgrade guide",
-        f"Install {allowed[0] if allowed else installed} first; steps cannot be left out.",
+        f"Install {allowed[0]} first; steps cannot be left out."
+        if allowed
+        else f"Run the verb upgrade, which takes a restore point first, or set circleci_release to {installed}.",
     )
 
 

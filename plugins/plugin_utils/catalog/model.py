@@ -477,6 +477,7 @@ class UpgradeStep:
     irreversible: bool
     downtime: bool
     condition: str | None
+    done_by: Literal["collection", "operator"]
     source: str
     certainty: Certainty
     note: str | None = None

@@ -165,6 +165,8 @@ class _Things:
             "rancher": request.facts["platform"] == "rancher",
             "containerd": request.facts["platform"] != "rancher",
             "local_path": request.storage_class == "local_path",
+            # The document is about an install.
+            "later": False,
         }
 
     def applies(self, when: str, host: str = "") -> bool:

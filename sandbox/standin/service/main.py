@@ -35,6 +35,10 @@ def run(role: str, arguments: list[str]) -> int:
         from . import mongosh
 
         return mongosh.run(arguments)
+    if role in ("mongodump", "mongorestore"):
+        from . import mongosh
+
+        return mongosh.tool(role, arguments)
     if role in ("postgres", "postgres-upgrade"):
         from . import postgres
 

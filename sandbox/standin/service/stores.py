@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stand-ins for MongoDB, RabbitMQ, Redis and Vault: a login, a file on the volume, and nothing stored for anyone.
+"""Stand-ins for MongoDB, RabbitMQ, Redis and Vault: a login, a file on the volume, and nothing stored for anyone but the few
+documents with which a test shows that MongoDB was dumped and brought back.
 
 MongoDB and RabbitMQ take the password that was set when the volume was new, like the real ones: a password changed later only
 in a Secret does not open them. MongoDB refuses data of a version that is more than one step away.
@@ -29,8 +30,8 @@ def proof(password: str, nonce: str) -> str:
 
 def _line(connection: socket.socket) -> str:
     data = b""
-    while not data.endswith(b"\n") and len(data) < 4096:
-        block = connection.recv(1024)
+    while not data.endswith(b"\n") and len(data) < 1 << 20:
+        block = connection.recv(8192)
         if not block:
             break
         data += block
@@ -150,6 +151,14 @@ class Store:
             return "OK"
         if words[0] == "FCV":
             return f"OK {self.content.get('featureCompatibilityVersion', '')}"
+        if words[0] == "DUMP" and self.kind == "mongodb":
+            return "OK " + json.dumps({"version": self.version, "documents": json.loads(self.content.get("documents", "{}"))})
+        if words[0] == "LOAD" and self.kind == "mongodb":
+            self._keep(json.loads(text.partition(" ")[2]))
+            return "OK"
+        if words[0] == "PUT" and self.kind == "mongodb" and len(words) == 3:
+            self._keep({**json.loads(self.content.get("documents", "{}")), words[1]: words[2]})
+            return "OK"
         if words[0] == "SETFCV" and self.kind == "mongodb" and len(words) == 2:
             step = MONGO_STEPS.index(minor(self.version))
             if words[1] not in MONGO_STEPS[max(step - 1, 0) : step + 1]:
@@ -158,6 +167,10 @@ class Store:
             self.volume.write(self.content)
             return "OK"
         return "DENIED unknown order"
+
+    def _keep(self, documents: dict[str, str]) -> None:
+        self.content["documents"] = json.dumps(documents, sort_keys=True)
+        self.volume.write(self.content)
 
     def serve(self, connection: socket.socket) -> None:
         with connection:

@@ -102,6 +102,10 @@ class FakeKube:
             _merge(found, body)
             self._validate(path, found)
             return copy.deepcopy(found)
+        if method == "PUT":
+            self._need(path)
+            self._validate(path, body)
+            return copy.deepcopy(self.put(path, body))
         if method == "DELETE":
             self._need(path)
             return self.objects.pop(path)

@@ -289,3 +289,22 @@ def test_targets_and_layers() -> None:
     assert [target.layer for target in targets_of(documents)] == ["execution", "data"]
     assert layer_of("mongodb", {}) == "data"
     assert layer_of("frontend", {}) == "application"
+
+
+def test_a_pod_of_an_old_template_that_will_never_be_ready_is_replaced() -> None:
+    world = World()
+    world.workload("rabbitmq", kind="StatefulSet", layer="data")
+    live = world.api.objects[f"/apis/apps/v1/namespaces/{NS}/statefulsets/rabbitmq"]
+    live["status"].update(updateRevision="rabbitmq-new")
+    world.pod("rabbitmq-0", "rabbitmq", phase="Pending")
+    path = f"/api/v1/namespaces/{NS}/pods/rabbitmq-0"
+    world.api.objects[path]["metadata"]["labels"]["controller-revision-hash"] = "rabbitmq-old"
+
+    def replaced(method: str, where: str) -> None:
+        if method == "DELETE" and where == path:
+            live["status"].update(readyReplicas=1, availableReplicas=1, currentRevision="rabbitmq-new")
+
+    world.api.hooks.append(replaced)
+    waiter = Waiter(world.api, NS, [Target("StatefulSet", "rabbitmq", "data")], patience=PATIENCE, clock=lambda: world.now, sleep=world.sleep)
+    assert waiter.wait().ready
+    assert world.api.writes() == [("DELETE", path)] and world.now >= 15

@@ -74,6 +74,9 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "report": [{"circleci_report_path": "/state/reports"}],
+    "restart": [{"circleci_restart_records_dir": "/state/records"}],
+    "restore_point": [{"circleci_restore_point_records_dir": "/state/records", "circleci_restore_point_path": "/state/restore-points"}],
+    "upgrade": [{"circleci_upgrade_records_dir": "/state/records"}],
     "verify": [{"circleci_verify_records_dir": "/state/records"}],
     "trust": [
         {
@@ -87,9 +90,9 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
 # Modules that leave nothing on a host but what is counted elsewhere.
 WRITE_NOTHING = {
     "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.include_tasks", "ansible.builtin.meta",
-    "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection", "kubernetes.core.k8s_info",
+    "ansible.builtin.set_fact", "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection", "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
-        "bundle_verify", "chart_facts", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "host_preflight", "image_pull_proof", "rancher_node",
+        "bundle_verify", "chart_facts", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "host_preflight", "image_pull_proof", "installed_release", "rancher_node",
         "registry_coverage", "service_health",
         "object_storage_agents", "object_storage_buckets", "object_storage_health", "object_storage_probe", "site_preflight", "site_secret_values",
         "site_secrets", "site_verdict",
@@ -137,6 +140,11 @@ WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator
     "onprem.circleci_server.bundle_fetch": (("output",), _values),
     "onprem.circleci_server.bundle_load": (("state_dir", "receipt"), _values),
     "onprem.circleci_server.helm_release": (("state_file", "progress_file"), _values),
+    "onprem.circleci_server.mongodb_upgrade": (("progress_file",), _values),
+    "onprem.circleci_server.release_layers": (("progress_file",), _values),
+    "onprem.circleci_server.restore_point": (("path", "progress_file"), _values),
+    # Its state file is that of helm_release: whoever rolls out last writes it.
+    "onprem.circleci_server.way_back": (("path", "progress_file"), _values),
     "onprem.circleci_server.infrastructure_probe": (("lock_file", "progress_file"), _values),
     "onprem.circleci_server.human_gate": (("record",), _values),
     "onprem.circleci_server.site_report": (("path",), _values),

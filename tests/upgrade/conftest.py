@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One sandbox with 4.9.5 on it; its tests in the order of the file, each building on the one before."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from sandbox import docker, layout, verbs  # noqa: E402 - the path is set above
+from sandbox.standin import chart  # noqa: E402
+
+NAMESPACE = "circleci-server"
+OLD, NEW = "4.9.5", "4.10.0"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tarball", required=True, help="the built collection that is installed on bastion and workstation")
+    parser.addoption("--keep", action="store_true", help="take the sandbox as it stands, to run a part of the story again")
+
+
+def extra(release: str, values: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """Site variables of a release: its bundle, and values that fit two cores."""
+    overlay = chart.small_values(release)
+    for path, value in (values or {}).items():
+        here = overlay
+        *parents, last = path.split(".")
+        for part in parents:
+            here = here.setdefault(part, {})
+        here[last] = value
+    return {
+        "circleci_release": release,
+        "circleci_bundle_dir": f"/srv/bundle-{release}",
+        "circleci_values": overlay,
+        "circleci_gates_passed": verbs.ANSWERED_GATES,
+        **more,
+    }
+
+
+@dataclass(frozen=True)
+class Site:
+    """Commands of an operator, and looks from outside."""
+
+    logs: Path
+
+    def run(self, verb: str, *, name: str = "", arguments: Sequence[str] = (), kill_at: str = "", given: Mapping[str, Any] | None = None) -> verbs.Result:
+        return verbs.run(verb, extra=given, arguments=arguments, log=self.logs / f"{name or verb}.log", kill_at=kill_at)
+
+    def on(self, host: str, *command: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+        return docker.execute(layout.host(host).container, list(command), check=False, stdin=stdin)
+
+    def kubectl(self, *arguments: str, stdin: bytes | None = None) -> str:
+        done = self.on("bastion", "kubectl", "--kubeconfig", "/etc/onprem-circleci/kubeconfig", *arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    # -- what is on the site ----------------------------------------------------------------------------------------------
+
+    def history(self) -> list[tuple[int, str, str]]:
+        """Revision, status and version of the chart, as Helm tells them."""
+        done = self.on("bastion", "helm", "--kubeconfig", "/etc/onprem-circleci/kubeconfig", "-n", NAMESPACE, "history", "circleci-server", "-o", "json")
+        return [(row["revision"], row["status"], row["chart"].rpartition("-")[2]) for row in json.loads(done.stdout)]
+
+    def release(self) -> tuple[str, str]:
+        """Version and status of the last revision."""
+        return self.history()[-1][2], self.history()[-1][1]
+
+    def running(self) -> dict[str, int]:
+        """Pods of the application layer by workload, with the number that is ready."""
+        pods = json.loads(self.kubectl("-n", NAMESPACE, "get", "pods", "-l", "layer=application", "-o", "json"))["items"]
+        found: dict[str, int] = {}
+        for pod in pods:
+            ready = any(item["type"] == "Ready" and item["status"] == "True" for item in pod["status"].get("conditions", []))
+            found[pod["metadata"]["labels"]["app"]] = found.get(pod["metadata"]["labels"]["app"], 0) + ready
+        return found
+
+    def uids(self, app: str) -> set[str]:
+        pods = json.loads(self.kubectl("-n", NAMESPACE, "get", "pods", "-l", f"app={app}", "-o", "json"))["items"]
+        return {pod["metadata"]["uid"] for pod in pods}
+
+    def sql(self, statement: str, database: str = "domain") -> list[str]:
+        script = 'PGPASSWORD="$POSTGRES_PASSWORD" exec psql -h 127.0.0.1 -U postgres -XqAt -v ON_ERROR_STOP=1 -d "$1" -c "$2"'
+        return self.kubectl("-n", NAMESPACE, "exec", "postgresql-0", "--", "sh", "-c", script, "sh", database, statement).splitlines()
+
+    def mongo(self, expression: str) -> str:
+        script = f'db.auth("root", "$P"); print(\'\' + JSON.stringify({expression}));'
+        shell = f"P=$STORE_PASSWORD; cat <<EOF | mongosh\n{script}\nEOF"
+        return self.kubectl("-n", NAMESPACE, "exec", "mongodb-0", "--", "sh", "-c", shell).strip()
+
+    def artifact(self, content: str = "") -> str:
+        """Write an artifact where a job would, or read it."""
+        secret = verbs.made_secrets()["circleci_object_storage_secret_key"]
+        options = (
+            f'user = "circleci:{secret}"\naws-sigv4 = "aws:amz:us-east-1:s3"\nheader = "x-amz-content-sha256: UNSIGNED-PAYLOAD"\n'
+            'url = "http://store.site.example:7070/circleci-data/artifacts/before.txt"\n'
+        )
+        words = ["curl", "-sSf", "--config", "-", *(["--request", "PUT", "--data-binary", content] if content else [])]
+        done = self.on("bastion", *words, stdin=options.encode())
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def page(self) -> str:
+        return self.on("nomad1", "curl", "-sSk", "https://app.ci.site.example/").stdout
+
+
+def said(result: verbs.Result) -> str:
+    """Messages of failed tasks, and the problems in the table that preflight shows above its own."""
+    rows = [row for _host, told_by in result.results("site_preflight") for row in told_by["findings"] if row["level"] == "problem"]
+    return "\n".join([*result.failures(), *(f"{row['subject']}: found {row['found']}; expected {row['expected']}. {row['remedy']}" for row in rows)])
+
+
+def shown(result: verbs.Result) -> str:
+    """What debug tasks told."""
+    return json.dumps([told.get("msg", "") for _host, told in result.results("debug")], ensure_ascii=False)
+
+
+@pytest.fixture(scope="session")
+def site(pytestconfig: pytest.Config) -> Site:
+    logs = ROOT / "build" / "upgrade"
+    logs.mkdir(parents=True, exist_ok=True)
+    up = ("up",) if pytestconfig.getoption("--keep") else ("up", "--fresh")
+    for command in (up, ("install-collection", pytestconfig.getoption("--tarball"))):
+        done = subprocess.run([sys.executable, "-m", "sandbox", *command], cwd=ROOT, check=False)
+        assert done.returncode == 0, f"sandbox {' '.join(command)} ended with {done.returncode}"
+    for host in ("workstation", "bastion"):
+        verbs.prepare(host)
+    return Site(logs)
+
+
+@pytest.fixture(scope="session")
+def carried(site: Site) -> None:
+    """Both bundles on the bastion. The newer one is fetched beside the older one."""
+    for release in (OLD, NEW):
+        if site.on("bastion", "test", "-d", f"/srv/bundle-{release}").returncode == 0:
+            continue
+        result = site.run("bundle", given=extra(release), name=f"bundle-{release}")
+        assert result.code == 0, result.failures()
+        moved = subprocess.run(
+            [sys.executable, "-m", "sandbox", "carry", f"/srv/bundle-{release}", f"/srv/bundle-{release}"], cwd=ROOT, check=False, capture_output=True
+        )
+        assert moved.returncode == 0, moved.stderr
