@@ -415,6 +415,7 @@ class SecretSpec:
     source: str
     certainty: Certainty
     note: str | None = None
+    database_role: str | None = None
 
 
 @dataclass(frozen=True)

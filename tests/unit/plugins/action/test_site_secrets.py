@@ -6,7 +6,6 @@ The Kubernetes API is the strict stand-in of the unit tests, over HTTP.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
@@ -25,7 +24,7 @@ import yaml
 from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.kube import (
     KubeError,
 )
-from ansible_collections.onprem.circleci_server.plugins.module_utils.secrets import generate, pki
+from ansible_collections.onprem.circleci_server.plugins.module_utils.secrets import pki
 from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.helm.fake_kube import (
     FakeKube,
 )
@@ -156,12 +155,9 @@ def site(tmp_path: Path, api: FakeKube) -> Iterator[Site]:
 
 
 def test_escrow_copy_from_first_run_to_the_way_back(site: Site, api: FakeKube) -> None:
-    code, output, looked = site.run("--check")
-    assert code == 0 and not site.escrow.exists() and api.writes() == [], output[-3000:]
-
     code, output, first = site.run()
     assert code == 0 and changed(output) == 1, output[-3000:]
-    assert first["kept"] == looked["kept"] and "signing-keys" in first["kept"]["added"]
+    assert "signing-keys" in first["kept"]["added"]
     assert site.escrow.stat().st_mode & 0o777 == 0o600
     kept = site.escrow.read_text(encoding="utf-8")
     assert kept.startswith("$ANSIBLE_VAULT;1.1;AES256")
@@ -174,18 +170,13 @@ def test_escrow_copy_from_first_run_to_the_way_back(site: Site, api: FakeKube) -
     # Lost, with data that needs it: it comes back.
     lost = api.objects.pop(f"{PREFIX}signing-keys")
     api.put(f"/api/v1/namespaces/{NS}/persistentvolumeclaims/datadir-mongodb-0", {})
+    code, output, looked = site.run("--check")
+    assert code == 0 and changed(output) == 1 and f"{PREFIX}signing-keys" not in api.objects
     code, output, back = site.run()
-    assert code == 0 and {item["name"]: item["state"] for item in back["secrets"]}["signing-keys"] == "restored"
+    assert code == 0 and back["secrets"] == looked["secrets"]
+    assert {item["name"]: item["state"] for item in back["secrets"]}["signing-keys"] == "restored"
     assert api.objects[f"{PREFIX}signing-keys"]["data"] == lost["data"]
     assert site.escrow.read_text(encoding="utf-8") == kept
-
-    # Another keyset in the cluster than in escrow: nothing is overwritten until it is said.
-    api.objects[f"{PREFIX}tink"]["data"]["keyset"] = base64.b64encode(generate.tink_keyset().encode()).decode()
-    code, output, looked = site.run(circleci_secrets_state="verified", circleci_secrets_fail=False)
-    found = next(item for item in looked["findings"] if item["check"] == "escrow")
-    assert found["level"] == "warning" and "tink" in found["found"]
-    code, output, _result = site.run()
-    assert code == 2 and "may be the only copy" in output and site.escrow.read_text(encoding="utf-8") == kept
 
 
 def test_made_before_there_is_a_cluster(site: Site, api: FakeKube) -> None:
@@ -194,8 +185,6 @@ def test_made_before_there_is_a_cluster(site: Site, api: FakeKube) -> None:
     code, output, _result = site.run(circleci_secrets_state="prepared", circleci_secrets_kubeconfig="", **where)
     assert code == 0 and changed(output) == 1 and api.requests == [], output[-3000:]
     kept = site.escrow.read_text(encoding="utf-8")
-    code, output, _result = site.run(circleci_secrets_state="prepared", circleci_secrets_kubeconfig="", **where)
-    assert code == 0 and changed(output) == 0 and site.escrow.read_text(encoding="utf-8") == kept
     api.down = False
     code, output, imported = site.run(**where)
     assert code == 0 and {item["state"] for item in imported["secrets"]} == {"restored"}
