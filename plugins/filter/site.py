@@ -23,7 +23,9 @@ EXIT_AT_GATE = 75
 
 _CONTROL = "circleci_sites"
 # What roles register on a control host: when it begins, at the gates, at the end.
-_BEGUN, _GATES, _VERDICT = "__circleci_site_secrets", "__circleci_gates_open", "__circleci_verify_site"
+_BEGUN = "__circleci_site_secrets"
+_GATES = "__circleci_gates_open"
+_VERDICT = "__circleci_verify_site"
 _VERB_SECRETS = "verb secrets"
 
 
