@@ -474,7 +474,7 @@ def main() -> None:
         tell_only(module, [text])
         module.fail_json(msg=text)
     try:
-        result, errors = carry_out(module)
+        result, errors, escrow = carry_out(module)
     except KubeError as error:
         tell_only(module, [error.sentence] if error.status else [])
         module.fail_json(msg=f"Secrets of namespace {params['namespace']}: {error.sentence}", problems=[error.sentence])
@@ -486,7 +486,6 @@ def main() -> None:
         module.fail_json(msg=f"A certificate or key {error}.", problems=[str(error)])
     for text in result["notices"]:
         module.warn(text)
-    escrow = result.pop("escrow")
     tell_only(module, errors, verified=not errors, escrow=escrow, **result)
     if errors:
         count = len(errors)
@@ -496,8 +495,8 @@ def main() -> None:
     module.exit_json(**result)
 
 
-def carry_out(module: AnsibleModule) -> tuple[dict[str, Any], list[str]]:
-    """The cluster, then the store that follows it."""
+def carry_out(module: AnsibleModule) -> tuple[dict[str, Any], list[str], list[Finding]]:
+    """The cluster, then the store that follows it. The result, what is wrong, and the state of the escrow copy."""
     params = module.params
     state, kind = params["state"], params["store"]["kind"]
     if state == "prepared" and kind == "none":
@@ -526,17 +525,17 @@ def carry_out(module: AnsibleModule) -> tuple[dict[str, Any], list[str]]:
         "secrets": report.secrets,
         "notices": report.warnings,
         "namespace_created": report.namespace_created,
-        "escrow": [],
     }
+    escrow: list[Finding] = []
     if state != "absent" and not (report.errors and state != "verified"):
-        follow(module, keeper, report, outside, kept, problem, result)
+        escrow = follow(module, keeper, report, outside, kept, problem, result)
     before = {entry["name"]: _before(entry) for entry in report.secrets}
     after = {entry["name"]: _after(entry) for entry in report.secrets}
     if result.get("kept"):
         before["escrow copy"] = "as it was"
         after["escrow copy"] = f"in {result['kept']['where']}: {', '.join([*result['kept']['added'], *result['kept']['replaced']])}"
     result["diff"] = {"before": _lines(before), "after": _lines(after)}
-    return result, report.errors
+    return result, report.errors, escrow
 
 
 def open_store(store: Mapping[str, Any]) -> Optional[Store]:
@@ -565,17 +564,16 @@ def read_kept(outside: Optional[Store], params: Mapping[str, Any]) -> tuple[Opti
 
 def follow(
     module: AnsibleModule, keeper: Keeper, report: Report, outside: Optional[Store], kept: Optional[Manifests], problem: str, result: dict[str, Any]
-) -> None:
+) -> list[Finding]:
     """Compare the store with the cluster and bring it up to date."""
     params = module.params
     kind, looks = params["store"]["kind"], params["state"] == "verified"
     wanted = manifests_of(keeper.store.objects)
     replace = [*params["replace_kept"], *params["regenerate_lost"]]
     if kind == "none" or problem:
-        result["escrow"] = [escrow_finding(params, problem or "no escrow copy of keysets and passwords of databases")]
         if kind == "none" and params["state"] == "present":
             report.warnings.append("No escrow copy is kept: name one with circleci_secrets_store (docs/how-to/secrets.md).")
-        return
+        return [escrow_finding(params, problem or "no escrow copy of keysets and passwords of databases")]
     if kind == "variables":
         wanted = {name: manifest for name, manifest in wanted.items() if name in keeper.once}
         outside = GivenVariables(keeper.given_data(), wanted)
@@ -586,17 +584,14 @@ def follow(
     if looks or kind == "variables":
         lacking = sorted([*found.changed, *(name for name in keeper.once if any(f"Secret {name} " in text for text in found.problems))])
         if lacking:
-            result["escrow"] = [escrow_finding(params, f"a copy without {', '.join(lacking)} as the cluster has it")]
             if params["state"] == "prepared":
                 GivenVariables({}, {}).write({}, lacking)
             if not looks:
                 report.warnings.append(f"{where_kept(params['store'])} does not hold {', '.join(lacking)} as the cluster has it.")
-        else:
-            result["escrow"] = [escrow_finding(params, "")]
-        return
+        return [escrow_finding(params, f"a copy without {', '.join(lacking)} as the cluster has it" if lacking else "")]
     if found.problems:
         report.errors += found.problems
-        return
+        return []
     if outside is not None:
         keep(outside, kept, wanted, once=keeper.once, replace=replace, write=not module.check_mode)
     elif found.changed and not module.check_mode:
@@ -604,6 +599,7 @@ def follow(
         result["contents_digest"] = hashlib.sha256(result["contents"].encode()).hexdigest()
     result["kept"] = kept_result(params["store"], found)
     result["changed"] = bool(found.changed) if params["state"] == "prepared" else result["changed"] or bool(found.changed)
+    return []
 
 
 def foresee(found: Kept, report: Report, kept: Manifests) -> None:
