@@ -81,6 +81,15 @@ def later_findings(results: Sequence[Mapping[str, Any]], secrets: Mapping[str, A
     return list(found.values())
 
 
+_URGENCY = {"problem": 1, "warning": 3}
+
+
+def report_findings(findings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Findings of preflight's shape as the report takes them; what is in order is left out."""
+    names = ("subject", "found", "expected", "remedy", "source")
+    return [{"urgency": _URGENCY[item["level"]], **{name: item.get(name, "") for name in names}} for item in findings if item["level"] in _URGENCY]
+
+
 def control_host_value(variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str) -> Any:
     """Value of a variable on the control host of the same site."""
     names = _members(groups, _CONTROL, inventory_hostname)
@@ -222,6 +231,7 @@ class FilterModule:
             "site_findings": site_findings,
             "site_reports": site_reports,
             "later_findings": later_findings,
+            "report_findings": report_findings,
             "control_host_value": control_host_value,
             "past_gates": past_gates,
             "exit_at_open_gates": exit_at_open_gates,

@@ -14,8 +14,9 @@ description:
   - Carries out the plan of filter P(onprem.circleci_server.secret_plan#filter) in one namespace. What is missing is made offline
     and once; what is there is the truth, it is checked and never made again.
   - The operator's own inputs (licence, logins, certificates) are the exception. Their Secrets follow the input.
-  - Keysets are written in our own form after the vendor's tool. They and the Tink keyset cannot be replaced later. Keep an
-    escrow copy of them.
+  - A store beside the cluster holds an escrow copy. What the cluster lacks comes back from there, what the cluster has is the truth
+    and follows into the store, which is read back and compared.
+  - Keysets are written in our own form after the vendor's tool. They and the Tink keyset cannot be replaced later.
   - All problems are reported at once. No value is ever shown, neither in the result nor in the diff.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
@@ -27,14 +28,15 @@ options:
     description:
       - V(present) makes what is missing and brings the operator's inputs up to date.
       - V(verified) makes nothing. It fails with a list of what is missing or wrong.
+      - V(prepared) makes them in the store alone, before there is a cluster. V(present) takes them from there later.
       - V(absent) deletes the Secrets of the plan.
     type: str
-    choices: [present, verified, absent]
+    choices: [present, prepared, verified, absent]
     default: present
   kubeconfig:
-    description: Path of the kubeconfig file on this host.
+    description: Path of the kubeconfig file on this host. Needed except with O(state=prepared).
     type: path
-    required: true
+    default: ''
   context:
     description: Context of the kubeconfig file. The current one when empty.
     type: str
@@ -67,10 +69,83 @@ options:
     elements: str
     default: []
   regenerate_lost:
-    description: Names of lost Secrets that are to be made anew although data that needs the old ones is still there.
+    description:
+      - Names of lost Secrets that are to be made anew although data that needs the old ones is still there, or although the store has
+        them.
     type: list
     elements: str
     default: []
+  replace_kept:
+    description:
+      - Names of Secrets that data depends on and that the store holds in another form than the cluster. Those of the cluster take
+        their place; without their name the task fails, since the kept one may be the only copy that fits.
+    type: list
+    elements: str
+    default: []
+  given:
+    description:
+      - Texts by Secret and key, for an existing site whose secrets are to be taken over, or for secrets that credentials of AWX bring.
+        They fill gaps. A Secret that is there is the truth.
+    type: dict
+    default: {}
+  store:
+    description: Where an escrow copy is kept.
+    type: dict
+    default: {}
+    suboptions:
+      kind:
+        description:
+          - V(ansible_vault) is a file that Ansible's own library encrypts on the controller.
+          - V(hashicorp_vault) is a KV engine of version 2, of HashiCorp Vault or OpenBao, asked from this host.
+          - V(variables) says that O(given) holds a copy; it is compared and cannot be written.
+        type: str
+        choices: [none, ansible_vault, hashicorp_vault, variables]
+        default: none
+      path:
+        description: Full path of the file, or the path below O(store.mount).
+        type: str
+        default: ''
+      location:
+        description: Where the file is.
+        type: str
+        choices: [control_host, controller]
+        default: control_host
+      password:
+        description: Password of the file.
+        type: str
+        default: ''
+      vault_id:
+        description: Label of a secret that ansible-playbook was given with C(--vault-id), instead of O(store.password).
+        type: str
+        default: ''
+      url:
+        description: URL of HashiCorp Vault, http or https.
+        type: str
+        default: ''
+      mount:
+        description: Where the KV engine is mounted.
+        type: str
+        default: secret
+      token:
+        description: Token with the rights read, list, create and update below the path.
+        type: str
+        default: ''
+      ca_certificate:
+        description: Authority of the URL, as PEM. Those of this host when empty.
+        type: str
+        default: ''
+      namespace:
+        description: Namespace of HashiCorp Vault or OpenBao.
+        type: str
+        default: ''
+  kept:
+    description: Set by the action plugin. What the file of ansible-vault holds, decrypted, as JSON; a sentence in O(kept_problem) when it cannot be read.
+    type: str
+    default: ''
+  kept_problem:
+    description: Set by the action plugin.
+    type: str
+    default: ''
   license:
     description: Licence as CircleCI hands it out.
     type: str
@@ -208,6 +283,20 @@ EXAMPLES = r"""
     registry_username: mirror
     registry_password: "{{ circleci_registry_password }}"
 
+- name: Make them before there is a cluster, in a file that is taken to the site
+  onprem.circleci_server.site_secrets:
+    state: prepared
+    namespace: circleci-server
+    release_name: circleci-server
+    domain: ci.example.com
+    plan: "{{ site_facts | onprem.circleci_server.secret_plan }}"
+    license: "{{ circleci_license }}"
+    store:
+      kind: ansible_vault
+      location: controller
+      path: /srv/escrow/ci.example.com.yml
+      password: "{{ escrow_password }}"
+
 - name: Refuse to go on when a Secret is missing
   onprem.circleci_server.site_secrets:
     state: verified
@@ -230,7 +319,7 @@ secrets:
       type: str
       returned: always
     state:
-      description: One of C(present), C(created), C(updated), C(missing), C(wrong) and C(deleted).
+      description: One of C(present), C(created), C(restored), C(updated), C(missing), C(wrong) and C(deleted).
       type: str
       returned: always
     keys:
@@ -262,18 +351,52 @@ notices:
   returned: always
   type: list
   elements: str
+kept:
+  description: What the escrow copy was or would be brought up to date with. Empty when it is the same.
+  returned: with a store and a state that makes Secrets
+  type: dict
+  contains:
+    where:
+      description: Where the copy is.
+      type: str
+      returned: always
+    added:
+      description: Secrets that were not in it.
+      type: list
+      elements: str
+      returned: always
+    replaced:
+      description: Secrets that were in it in another form.
+      type: list
+      elements: str
+      returned: always
 namespace_created:
   description: Whether the namespace was made.
   returned: always
   type: bool
 """
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.helm.kube import KubeError, KubernetesClient
-from ..module_utils.preflight.findings import OK, PROBLEM, Finding
+from ..module_utils.preflight.findings import OK, PROBLEM, WARNING, Finding
 from ..module_utils.secrets.pki import HAS_CRYPTOGRAPHY, PkiError
-from ..module_utils.secrets.store import Keeper, SecretsError, SecretStore, Site
+from ..module_utils.secrets.store import Keeper, PreparedSecrets, Report, SecretsError, SecretStore, Site
+from ..module_utils.secrets.stores import (
+    GivenVariables,
+    HashicorpVault,
+    Kept,
+    Manifests,
+    Store,
+    compare,
+    keep,
+    manifests_of,
+)
 
 SECRET_INPUTS = (
     "license",
@@ -310,10 +433,24 @@ PLAIN_INPUTS = (
 )
 
 
+STORE_OPTIONS = {
+    "kind": {"type": "str", "choices": ["none", "ansible_vault", "hashicorp_vault", "variables"], "default": "none"},
+    "path": {"type": "str", "default": ""},
+    "location": {"type": "str", "choices": ["control_host", "controller"], "default": "control_host"},
+    "password": {"type": "str", "default": "", "no_log": True},
+    "vault_id": {"type": "str", "default": ""},
+    "url": {"type": "str", "default": ""},
+    "mount": {"type": "str", "default": "secret"},
+    "token": {"type": "str", "default": "", "no_log": True},
+    "ca_certificate": {"type": "str", "default": ""},
+    "namespace": {"type": "str", "default": ""},
+}
+
+
 def main() -> None:
     spec: dict[str, dict[str, object]] = {
-        "state": {"type": "str", "choices": ["present", "verified", "absent"], "default": "present"},
-        "kubeconfig": {"type": "path", "required": True},
+        "state": {"type": "str", "choices": ["present", "prepared", "verified", "absent"], "default": "present"},
+        "kubeconfig": {"type": "path", "default": ""},
         "context": {"type": "str", "default": ""},
         "namespace": {"type": "str", "required": True},
         "release_name": {"type": "str", "required": True},
@@ -322,6 +459,11 @@ def main() -> None:
         "fail": {"type": "bool", "default": True},
         "renew": {"type": "list", "elements": "str", "default": []},
         "regenerate_lost": {"type": "list", "elements": "str", "default": [], "no_log": False},
+        "replace_kept": {"type": "list", "elements": "str", "default": [], "no_log": False},
+        "given": {"type": "dict", "default": {}, "no_log": True},
+        "store": {"type": "dict", "default": {}, "options": STORE_OPTIONS, "apply_defaults": True, "no_log": False},
+        "kept": {"type": "str", "default": "", "no_log": True},
+        "kept_problem": {"type": "str", "default": ""},
     }
     spec.update({name: {"type": "str", "default": "", "no_log": True} for name in SECRET_INPUTS})
     spec.update({name: {"type": "str", "default": "", "no_log": False} for name in PLAIN_INPUTS})
@@ -331,20 +473,8 @@ def main() -> None:
         text = "The Python library cryptography is missing on this host: install it."
         tell_only(module, [text])
         module.fail_json(msg=text)
-    inputs = {name: params[name] for name in (*SECRET_INPUTS, *PLAIN_INPUTS)}
     try:
-        api = KubernetesClient(params["kubeconfig"], params["context"])
-        store = SecretStore(api, Site(params["namespace"], params["release_name"], params["domain"]))
-        keeper = Keeper(
-            store,
-            params["plan"],
-            inputs,
-            write=not module.check_mode,
-            renew=params["renew"],
-            regenerate_lost=params["regenerate_lost"],
-        )
-        verbs = {"present": keeper.present, "verified": keeper.verified, "absent": keeper.absent}
-        report = verbs[params["state"]]()
+        result, errors, escrow = carry_out(module)
     except KubeError as error:
         tell_only(module, [error.sentence] if error.status else [])
         module.fail_json(msg=f"Secrets of namespace {params['namespace']}: {error.sentence}", problems=[error.sentence])
@@ -354,26 +484,159 @@ def main() -> None:
     except PkiError as error:
         tell_only(module, [f"A certificate or key {error}."])
         module.fail_json(msg=f"A certificate or key {error}.", problems=[str(error)])
-    before = {entry["name"]: _before(entry) for entry in report.secrets}
-    after = {entry["name"]: _after(entry) for entry in report.secrets}
-    result = {
+    for text in result["notices"]:
+        module.warn(text)
+    tell_only(module, errors, verified=not errors, escrow=escrow, **result)
+    if errors:
+        count = len(errors)
+        head = f"{count} problem{'s' if count > 1 else ''} with the Secrets of the site:"
+        result.pop("contents", None)
+        module.fail_json(msg="\n- ".join([head, *errors]), problems=errors, **result)
+    module.exit_json(**result)
+
+
+def carry_out(module: AnsibleModule) -> tuple[dict[str, Any], list[str], list[Finding]]:
+    """The cluster, then the store that follows it. The result, what is wrong, and the state of the escrow copy."""
+    params = module.params
+    state, kind = params["state"], params["store"]["kind"]
+    if state == "prepared" and kind == "none":
+        raise SecretsError(["circleci_secrets_store is none: without a cluster a store must keep what is made; allowed is ansible_vault or hashicorp_vault."])
+    outside = open_store(params["store"])
+    kept, problem = read_kept(outside, params)
+    if problem and state != "verified":
+        raise SecretsError([problem])
+    site = Site(params["namespace"], params["release_name"], params["domain"])
+    prepared = PreparedSecrets(site, kept or {}) if state == "prepared" else None
+    keeper = Keeper(
+        prepared or SecretStore(KubernetesClient(params["kubeconfig"], params["context"]), site),
+        params["plan"],
+        {name: params[name] for name in (*SECRET_INPUTS, *PLAIN_INPUTS)},
+        # What is prepared stays in memory: it can be made in check mode too.
+        write=state == "prepared" or not module.check_mode,
+        renew=params["renew"],
+        regenerate_lost=params["regenerate_lost"],
+        kept=kept,
+        given=params["given"],
+    )
+    verbs = {"present": keeper.present, "prepared": keeper.present, "verified": keeper.verified, "absent": keeper.absent}
+    report = verbs[state]()
+    result: dict[str, Any] = {
         "changed": report.changed,
         "secrets": report.secrets,
         "notices": report.warnings,
         "namespace_created": report.namespace_created,
-        "diff": {"before": _lines(before), "after": _lines(after)},
     }
-    for text in report.warnings:
-        module.warn(text)
-    tell_only(module, report.errors, verified=not report.errors, **result)
-    if report.errors:
-        count = len(report.errors)
-        head = f"{count} problem{'s' if count > 1 else ''} with the Secrets of the site:"
-        module.fail_json(msg="\n- ".join([head, *report.errors]), problems=report.errors, **result)
-    module.exit_json(**result)
+    escrow: list[Finding] = []
+    if state != "absent" and not (report.errors and state != "verified"):
+        escrow = follow(module, keeper, report, outside, kept, problem, result)
+    before = {entry["name"]: _before(entry) for entry in report.secrets}
+    after = {entry["name"]: _after(entry) for entry in report.secrets}
+    if result.get("kept"):
+        before["escrow copy"] = "as it was"
+        after["escrow copy"] = f"in {result['kept']['where']}: {', '.join([*result['kept']['added'], *result['kept']['replaced']])}"
+    result["diff"] = {"before": _lines(before), "after": _lines(after)}
+    return result, report.errors, escrow
 
 
-def tell_only(module: AnsibleModule, problems: list[str], *, verified: bool = False, **result: object) -> None:
+def open_store(store: Mapping[str, Any]) -> Optional[Store]:
+    """The store that this host can ask itself."""
+    if store["kind"] != "hashicorp_vault":
+        return None
+    lacking = [f"circleci_secrets_store_{name}" for name in ("url", "path", "token") if not store[name]]
+    if lacking:
+        raise SecretsError([f"{', '.join(lacking)} is empty: circleci_secrets_store hashicorp_vault needs it."])
+    if not store["url"].startswith(("http://", "https://")):
+        raise SecretsError([f"circleci_secrets_store_url is {store['url']!r}: allowed is a URL with http:// or https://."])
+    return HashicorpVault(
+        store["url"], store["mount"], store["path"], store["token"], ca=store["ca_certificate"], namespace=store["namespace"]
+    )
+
+
+def read_kept(outside: Optional[Store], params: Mapping[str, Any]) -> tuple[Optional[Manifests], str]:
+    """What the store holds, or why it cannot be read."""
+    if outside is None:
+        return (json.loads(params["kept"]) if params["kept"] else None), params["kept_problem"]
+    try:
+        return outside.read(), ""
+    except SecretsError as error:
+        return None, str(error)
+
+
+def follow(
+    module: AnsibleModule, keeper: Keeper, report: Report, outside: Optional[Store], kept: Optional[Manifests], problem: str, result: dict[str, Any]
+) -> list[Finding]:
+    """Compare the store with the cluster and bring it up to date."""
+    params = module.params
+    kind, looks = params["store"]["kind"], params["state"] == "verified"
+    wanted = manifests_of(keeper.store.objects)
+    replace = [*params["replace_kept"], *params["regenerate_lost"]]
+    if kind == "none" or problem:
+        if kind == "none" and params["state"] == "present":
+            report.warnings.append("No escrow copy is kept: name one with circleci_secrets_store (docs/how-to/secrets.md).")
+        return [escrow_finding(params, problem or "no escrow copy of keysets and passwords of databases")]
+    if kind == "variables":
+        wanted = {name: manifest for name, manifest in wanted.items() if name in keeper.once}
+        outside = GivenVariables(keeper.given_data(), wanted)
+        kept = outside.read()
+    found = compare(kept, wanted, keeper.once, replace)
+    if module.check_mode and params["state"] == "present":
+        foresee(found, report, kept or {})
+    if looks or kind == "variables":
+        lacking = sorted([*found.changed, *(name for name in keeper.once if any(f"Secret {name} " in text for text in found.problems))])
+        if lacking:
+            if params["state"] == "prepared":
+                GivenVariables({}, {}).write({}, lacking)
+            if not looks:
+                report.warnings.append(f"{where_kept(params['store'])} does not hold {', '.join(lacking)} as the cluster has it.")
+        return [escrow_finding(params, f"a copy without {', '.join(lacking)} as the cluster has it" if lacking else "")]
+    if found.problems:
+        report.errors += found.problems
+        return []
+    if outside is not None:
+        keep(outside, kept, wanted, once=keeper.once, replace=replace, write=not module.check_mode)
+    elif found.changed and not module.check_mode:
+        result["contents"] = json.dumps({**(kept or {}), **wanted}, sort_keys=True)
+        result["contents_digest"] = hashlib.sha256(result["contents"].encode()).hexdigest()
+    result["kept"] = kept_result(params["store"], found)
+    result["changed"] = bool(found.changed) if params["state"] == "prepared" else result["changed"] or bool(found.changed)
+    return []
+
+
+def foresee(found: Kept, report: Report, kept: Manifests) -> None:
+    """What the run would write that the cluster does not have yet."""
+    found.added += [entry["name"] for entry in report.secrets if entry["state"] == "created" and entry["name"] not in kept]
+    again = [entry["name"] for entry in report.secrets if entry["state"] in ("created", "updated") and entry["name"] in kept]
+    found.replaced += [name for name in again if name not in found.replaced]
+    found.added.sort()
+
+
+def kept_result(store: Mapping[str, Any], found: Kept) -> dict[str, Any]:
+    return {"where": where_kept(store), "added": found.added, "replaced": found.replaced} if found.changed else {}
+
+
+def where_kept(store: Mapping[str, Any]) -> str:
+    if store["kind"] == "variables":
+        return "circleci_secrets_given"
+    if store["kind"] == "hashicorp_vault":
+        return f"{store['url']}, {store['mount']}/{store['path']}"
+    return f"{store['path']} on the {store['location'].replace('_', ' ')}"
+
+
+def escrow_finding(params: Mapping[str, Any], found: str) -> Finding:
+    """The state of the escrow copy, for those who only look."""
+    subject = "circleci_secrets_store" if params["store"]["kind"] == "none" else where_kept(params["store"])
+    return Finding(
+        "escrow",
+        WARNING if found else OK,
+        subject,
+        found.rstrip(".") or "all Secrets as the cluster has them",
+        "a copy of all Secrets that outlives the cluster" if found else "as found",
+        "docs/how-to/secrets.md",
+        "Choose a store (circleci_secrets_store), then run the verb secrets." if found else "",
+    )
+
+
+def tell_only(module: AnsibleModule, problems: list[str], *, verified: bool = False, escrow: Sequence[Finding] = (), **result: object) -> None:
     """End here without a failure when only a look was asked for."""
     if module.params["state"] != "verified" or module.params["fail"]:
         return
@@ -383,13 +646,14 @@ def tell_only(module: AnsibleModule, problems: list[str], *, verified: bool = Fa
     ]
     if verified:
         findings.append(Finding("secrets", OK, subject, "all Secrets of the release", "as found", "plan of the filter secret_plan"))
+    findings += escrow
     module.exit_json(
         **{"changed": False, **result}, problems=problems, findings=[finding.as_dict() for finding in findings], verified=verified
     )
 
 
 def _before(entry: dict[str, object]) -> str:
-    states = {"created": "absent", "updated": "as it was", "missing": "absent"}
+    states = {"created": "absent", "restored": "absent", "updated": "as it was", "missing": "absent"}
     return states.get(str(entry["state"]), "present")
 
 
@@ -397,6 +661,7 @@ def _after(entry: dict[str, object]) -> str:
     keys = ", ".join(entry["keys"])  # type: ignore[arg-type]
     states = {
         "created": f"present with {keys}",
+        "restored": f"present with {keys}, {entry['detail']}",
         "updated": f"{keys}: {entry['detail']}",
         "deleted": "absent",
         "missing": "absent",

@@ -27,6 +27,7 @@ SITE_ANNOTATION = "onprem.circleci-server/site"
 KEEP = {"helm.sh/resource-policy": "keep"}
 TLS_KEYS = ("tls.crt", "tls.key", "ca.crt")
 VENDOR_KEYS = ("cert.pem", "key.pem", "ca.pem")
+APP_PASSWORD = "postgres-app-password"  # noqa: S105 - the name of a key
 
 
 class SecretsError(Exception):
@@ -46,7 +47,7 @@ class Site:
 
 @dataclass
 class Report:
-    """One line per Secret: name, state (present, created, updated, wrong, missing, deleted), keys, detail."""
+    """One line per Secret: name, state (present, created, restored, updated, wrong, missing, deleted), keys, detail."""
 
     secrets: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Report:
 
     def add(self, name: str, state: str, keys: Sequence[str], detail: str = "") -> None:
         self.secrets.append({"name": name, "state": state, "keys": list(keys), "detail": detail})
-        if state in ("created", "updated", "deleted"):
+        if state in ("created", "restored", "updated", "deleted"):
             self.changed = True
 
 
@@ -142,16 +143,21 @@ class SecretStore:
             labels.setdefault(OWNER_LABEL, OWNER)
         return labels, annotations
 
-    def create(self, item: Mapping[str, Any], data: dict[str, str]) -> None:
+    def _body(self, item: Mapping[str, Any], data: dict[str, str], base: Optional[Mapping[str, Any]]) -> dict[str, Any]:
         labels, annotations = self.metadata(item)
-        body = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": item["name"], "namespace": self.site.namespace, "labels": labels, "annotations": annotations},
-            "type": item.get("type") or "Opaque",
-            "data": data,
+        known = (base or {}).get("metadata") or {}
+        metadata = {
+            "name": item["name"],
+            "namespace": self.site.namespace,
+            "labels": {**(known.get("labels") or {}), **labels},
+            "annotations": {**(known.get("annotations") or {}), **annotations},
         }
-        self.api.request("POST", core(self.site.namespace, "secrets"), body=body)
+        kind = (base or {}).get("type") or item.get("type") or "Opaque"
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": data}
+
+    def create(self, item: Mapping[str, Any], data: dict[str, str], base: Optional[Mapping[str, Any]] = None) -> None:
+        """Make a Secret of the plan. C(base) is a kept one, whose type and further metadata come back with it."""
+        self.api.request("POST", core(self.site.namespace, "secrets"), body=self._body(item, data, base))
         self._read_back(str(item["name"]), data)
 
     def patch(self, name: str, body: dict[str, Any]) -> None:
@@ -179,6 +185,29 @@ class SecretStore:
         self.objects.pop(name, None)
 
 
+class PreparedSecrets(SecretStore):
+    """The same where there is no cluster yet: what is made stays in memory, for a store that keeps it until there is one."""
+
+    def __init__(self, site: Site, manifests: Mapping[str, Mapping[str, Any]]) -> None:
+        self.site = site
+        self.objects = {name: dict(item) for name, item in manifests.items()}
+        self.namespace_exists, self.data_exists = True, False
+
+    def read(self) -> list[str]:
+        return []
+
+    def create(self, item: Mapping[str, Any], data: dict[str, str], base: Optional[Mapping[str, Any]] = None) -> None:
+        self.objects[str(item["name"])] = self._body(item, data, base)
+
+    def patch(self, name: str, body: dict[str, Any]) -> None:
+        found = self.objects[name]
+        data = {**(found.get("data") or {}), **(body.get("data") or {})}
+        metadata = dict(found.get("metadata") or {})
+        for key, value in (body.get("metadata") or {}).items():
+            metadata[key] = {**(metadata.get(key) or {}), **value}
+        self.objects[name] = {**found, "metadata": metadata, "data": {key: value for key, value in data.items() if value is not None}}
+
+
 class Keeper:
     """Carries out a plan."""
 
@@ -191,7 +220,11 @@ class Keeper:
         write: bool,
         renew: Sequence[str] = (),
         regenerate_lost: Sequence[str] = (),
+        kept: Optional[Mapping[str, Mapping[str, Any]]] = None,
+        given: Optional[Mapping[str, Mapping[str, str]]] = None,
     ) -> None:
+        """C(kept): manifests of a store, which bring back what the cluster lacks. C(given): texts by Secret and key, which
+        an existing site or a credential brings; they too fill gaps only."""
         if plan.get("format") != PLAN_FORMAT:
             raise SecretsError([f"plan has the format {plan.get('format')!r}: allowed is {PLAN_FORMAT}."])
         self.store = store
@@ -201,6 +234,8 @@ class Keeper:
         self.renew = set(renew)
         self.regenerate_lost = set(regenerate_lost)
         self.report = Report()
+        self.kept = dict(kept or {})
+        self.given = {name: dict(texts) for name, texts in (given or {}).items()}
         self._made_authorities: dict[str, pki.Pair] = {}
 
     # -- the three verbs ------------------------------------------------------------------------------------------
@@ -209,9 +244,11 @@ class Keeper:
         """Make what is missing; bring the operator's inputs and the metadata up to date; check the rest."""
         stop = self.store.read()
         self._unknown_renewals()
+        self._unknown_given()
         if stop:
             self.report.errors += stop
             return self.report
+        self.items += [_app_password(name) for name in self._lost_passwords()]
         todo = [(item, self._judge(item)) for item in self.items]
         if self.report.errors:
             return self.report
@@ -272,6 +309,50 @@ class Keeper:
                 f"renew names {name!r}: allowed are the certificates {', '.join(sorted(renewable)) or '(none)'}."
             )
 
+    def _unknown_given(self) -> None:
+        """A mistyped name must not end in a new secret beside old data."""
+        known = {str(item["name"]): self._key_names(item) for item in self.items}
+        for name, texts in sorted(self.given.items()):
+            if name not in known:
+                self.report.errors.append(f"circleci_secrets_given names the Secret {name}: allowed are {', '.join(sorted(known))}.")
+            wrong = sorted(set(texts) - set(known.get(name, texts)))
+            if wrong:
+                self.report.errors.append(f"circleci_secrets_given.{name} has the key {', '.join(wrong)}: allowed are {', '.join(known[name])}.")
+
+    def _lost_passwords(self) -> list[str]:
+        """Kept passwords of database roles that a chart made for services which the plan does not know."""
+        planned = {str(item["name"]) for item in self.items}
+        return [
+            name
+            for name, item in sorted(self.kept.items())
+            if list(item.get("data") or {}) == [APP_PASSWORD] and name not in planned and name not in self.store.objects
+        ]
+
+    def given_data(self) -> dict[str, dict[str, str]]:
+        """What the operator gives, in the form that the release wants."""
+        found: dict[str, dict[str, str]] = {}
+        for item in self.items:
+            encodings = {str(key["name"]): str(key.get("encoding") or "plain") for key in item["keys"]}
+            texts = self.given.get(str(item["name"]), {})
+            data = {key: _encode(text, encodings[key]) for key, text in texts.items() if text and key in encodings}
+            if data:
+                found[str(item["name"])] = data
+        return found
+
+    @property
+    def once(self) -> list[str]:
+        """Secrets that data depends on."""
+        return [str(item["name"]) for item in self.items if item.get("bound_to_data")]
+
+    def _back(self, item: Mapping[str, Any]) -> Optional[dict[str, Any]]:
+        """What the store or the operator has of a Secret that is missing."""
+        name = str(item["name"])
+        data = self.given_data().get(name)
+        if data:
+            return {"metadata": {"name": name}, "data": data, "type": item.get("type")}
+        kept = self.kept.get(name)
+        return dict(kept) if kept else None
+
     @staticmethod
     def _key_names(item: Mapping[str, Any]) -> list[str]:
         return [str(key["name"]) for key in item["keys"]]
@@ -286,6 +367,22 @@ class Keeper:
     def _judge(self, item: Mapping[str, Any]) -> str:
         """create, renew, update, metadata or present; errors are noted at once."""
         name = str(item["name"])
+        back = None if name in self.store.objects or name in self.regenerate_lost else self._back(item)
+        if back is not None:
+            # From here on it counts as being there: an authority is needed by the certificates after it.
+            self.store.objects[name] = back
+            problems = [*self._check(item), *self._bad_inputs(item)]
+            if problems:
+                origin = "circleci_secrets_given" if name in self.given else "the store"
+                self.report.errors.append(f"Secret {name} cannot be brought back from {origin}: {'; '.join(problems)}.")
+                return "skip"
+            changes = self._differing_inputs(item)
+            if changes and item["maker"] == "docker_config":
+                changes = {".dockerconfigjson": self._merged_login(item)}
+            if changes and item["maker"] == "certificate":
+                back["data"] = {key: value for key, value in back["data"].items() if key != TLS_KEYS[2]}
+            back["data"] = {**back["data"], **changes}
+            return "restore"
         if name not in self.store.objects:
             lacking = self._missing_inputs(item)
             if lacking:
@@ -296,8 +393,8 @@ class Keeper:
             if item.get("bound_to_data") and self.store.data_exists and name not in self.regenerate_lost:
                 self.report.errors.append(
                     f"Secret {name} is missing, yet data of an earlier installation is there (volumes of the databases in "
-                    f"namespace {self.store.site.namespace}): a new one would not fit it. Restore the Secret from your escrow "
-                    f"copy, or name it in regenerate_lost when that data is of no use any more."
+                    f"namespace {self.store.site.namespace}): a new one would not fit it. Name the escrow copy that holds it "
+                    f"in circleci_secrets_store, or the Secret in circleci_secrets_regenerate_lost when that data is of no use any more."
                 )
                 return "skip"
             bad = self._bad_inputs(item)
@@ -493,6 +590,12 @@ class Keeper:
         if verdict == "present":
             self.report.add(name, "present", keys)
             return
+        if verdict == "restore":
+            base = self.store.objects[name]
+            if self.write:
+                self.store.create(item, base["data"], base)
+            self.report.add(name, "restored", keys, "from circleci_secrets_given" if name in self.given else "from the store")
+            return
         if verdict == "create":
             if self.write:
                 self.store.create(item, self._make(item))
@@ -589,6 +692,11 @@ class Keeper:
         if authority:
             data[names[2]] = authority
         return {name: _encode(text, encodings.get(name, "plain")) for name, text in data.items()}
+
+
+def _app_password(name: str) -> dict[str, Any]:
+    key = {"name": APP_PASSWORD, "form": "uri_safe"}
+    return {"name": name, "maker": "alphanumeric", "adopt": True, "bound_to_data": True, "keys": [key], "purpose": f"database password of {name}"}
 
 
 def _own(store: SecretStore, name: str) -> list[str]:

@@ -416,6 +416,7 @@ class SecretSpec:
     source: str
     certainty: Certainty
     note: str | None = None
+    database_role: str | None = None
 
 
 @dataclass(frozen=True)

@@ -380,7 +380,15 @@ def secret_plan(
         if [key.name for key in spec.keys] == [APP_PASSWORD]
     ]
     items += _nomad(facts) + certificates
-    return {"format": PLAN_FORMAT, "release": facts.release, "secrets": items}
+    roles = {spec.name: spec.database_role for spec in catalog.secrets(facts.release) if spec.database_role}
+    return {
+        "format": PLAN_FORMAT,
+        "release": facts.release,
+        "secrets": items,
+        # An external PostgreSQL is its owner's.
+        "database_roles": roles if facts.postgres.internal else {},
+        "superuser": {"secret": facts.postgres.existing_secret, "key": "postgres-password"},
+    }
 
 
 def add_secrets(site: dict[str, Any], secrets: dict[str, dict[str, str]], passwords: dict[str, str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ansible_collections.onprem.circleci_server.plugins.filter.site import (
     nomad_client_facts,
     past_gates,
     preflight_facts,
+    report_findings,
     site_results,
 )
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
@@ -165,3 +166,9 @@ def test_what_later_verbs_miss_is_told_once_a_variable() -> None:
     ]
     assert later_findings(results, {"verified": True}) == [missing("install", "circleci_registry_password")]
     assert later_findings(results, {"skipped": True}) == later_findings(results)
+
+
+def test_findings_for_the_report_leave_out_what_is_in_order() -> None:
+    shape = {"subject": "s", "found": "f", "expected": "e", "remedy": "r", "source": "q"}
+    given = [{"check": "c", "level": level, "reason": "", **shape} for level in ("ok", "problem", "warning", "waived")]
+    assert report_findings(given) == [{"urgency": 1, **shape}, {"urgency": 3, **shape}]

@@ -64,3 +64,18 @@ def test_preflight_without_a_cluster_goes_on(kubeconfig: str, tmp_path: Path, ca
     found = {item["check"]: item["level"] for item in result["findings"]}
     assert found == {"cluster_reachable": "problem", "registry": "warning", "support_period": "ok", "bundle": "problem"}
     assert result["summary"].startswith("2 problem(s)")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"state": "prepared"}, "without a cluster a store must keep what is made"),
+        ({"store": {"kind": "hashicorp_vault"}}, "circleci_secrets_store_url, circleci_secrets_store_path, circleci_secrets_store_token is empty"),
+        ({"store": {"kind": "hashicorp_vault", "url": "file:///x", "path": "site", "token": "token-4711"}}, "allowed is a URL with http:// or https://"),
+    ],
+)
+def test_stores_that_cannot_be_are_refused_before_the_cluster_is_asked(options: dict[str, Any], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_module(
+        site_secrets, capsys, namespace="ns", release_name="r", domain="ci.example.com", plan={"format": PLAN_FORMAT, "release": "4.10.0", "secrets": []}, **options
+    )
+    assert result["failed"] and sentence in result["msg"]

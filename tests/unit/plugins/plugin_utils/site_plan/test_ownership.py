@@ -92,8 +92,8 @@ WRITE_NOTHING = {
     "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.include_tasks", "ansible.builtin.meta",
     "ansible.builtin.set_fact", "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection", "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
-        "bundle_verify", "chart_facts", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "host_preflight", "image_pull_proof", "installed_release", "rancher_node",
-        "registry_coverage", "service_health",
+        "bundle_verify", "chart_facts", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "database_roles", "host_preflight",
+        "image_pull_proof", "installed_release", "rancher_node", "registry_coverage", "service_health",
         "object_storage_agents", "object_storage_buckets", "object_storage_health", "object_storage_probe", "site_preflight", "site_secret_values",
         "site_secrets", "site_verdict",
     )),
