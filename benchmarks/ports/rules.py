@@ -71,7 +71,7 @@ def contest(backend: str, folder: Path) -> dict[str, dict[str, Any]]:
             host = lab.guarded("host", 1, backend)
             runs: list[Run] = [play(place / "plays", f"{name}-{turn}", plays, INVENTORY, host.pid) for turn in ("first", "second")]
             result[name] = {
-                "first": runs[0].seconds, "second": runs[1].seconds, "first_calls": runs[0].remote_calls, "second_calls": runs[1].remote_calls,
+                "first": runs[0].seconds, "second": runs[1].seconds, "first_cpu": runs[0].cpu, "second_cpu": runs[1].cpu, "first_calls": runs[0].remote_calls, "second_calls": runs[1].remote_calls,
                 "first_changed": runs[0].changed, "second_changed": runs[1].changed, "rules": present(host, backend),
             }  # fmt: skip
         finally:

@@ -25,7 +25,7 @@ from typing import Any
 
 from ansible_collections.onprem.circleci_server.tests.integration_firewall.lab import Host, Lab, usable
 
-from .playbooks import play
+from .playbooks import cpu_seconds, play
 
 OPEN = (4647, 5000, 5001, 5002, 5003, 5004)
 NO_LISTENER = 6000
@@ -194,19 +194,21 @@ def main(argv: list[str]) -> int:
     each = len(flows(1, given.hosts))
     wrong: list[str] = []
     tasks: Mapping[str, float] = {}
-    found: dict[str, list[float]] = {"one engine": [], "all engines": [], "playbook": []}
+    found: dict[str, list[float]] = {"one engine": [], "all engines": [], "all engines, CPU": [], "playbook": [], "playbook, CPU": []}
     with tempfile.TemporaryDirectory(prefix="benchmark-verify-") as folder:
         site = Site(Path(folder), given.hosts)
         try:
             for turn in range(given.runs):
                 alone = site.engine(1 + turn % given.hosts)
                 found["one engine"].append(alone["seconds"])
-                begin = time.monotonic()
+                begin, used = time.monotonic(), cpu_seconds()
                 with ThreadPoolExecutor(given.hosts) as pool:
                     together = list(pool.map(site.engine, range(1, given.hosts + 1)))
                 found["all engines"].append(time.monotonic() - begin)
+                found["all engines, CPU"].append(cpu_seconds() - used)
                 run = play(Path(folder) / "plays", f"verify-{turn}", site.plays(), site.inventory(), None, given.forks)
                 found["playbook"].append(run.seconds)
+                found["playbook, CPU"].append(run.cpu)
                 tasks = run.tasks
                 verdicts: Counter[str] = Counter()
                 for result in run.results:
@@ -224,7 +226,7 @@ def main(argv: list[str]) -> int:
         finally:
             site.lab.close()
     for name, seconds in found.items():
-        sys.stdout.write(f"{name:12} {statistics.median(seconds):5.1f} s (from {min(seconds):.1f} to {max(seconds):.1f})\n")
+        sys.stdout.write(f"{name:16} {statistics.median(seconds):5.1f} s (from {min(seconds):.1f} to {max(seconds):.1f})\n")
     sys.stdout.write(f"of the last playbook: {', '.join(f'{name} {seconds} s' for name, seconds in tasks.items())}\n")
     sys.stdout.write(f"{given.hosts} hosts, {each} connections each, {each * given.hosts} in all, {given.forks} forks\n")
     if given.output:

@@ -70,7 +70,12 @@ def findings(site: str, number: int = 0, trouble: bool = False, generated: str =
         "evidence": [{"level": "infrastructure probe", "state": "passed", "detail": f"{CLIENTS} of {CLIENTS} clients", "when": generated, "clients": clients}],
         "certificates": [{"name": f"ci.{site}.example:443", "days_left": 12 if trouble else 300}, {"name": "registry:5000", "days_left": 340}],
         "versions": [{"component": "Kubernetes", "found": "1.33.1", "expected": "1.30-1.34", "state": "ok"}],
-        "storage": [{"name": "data-postgresql-0", "used_percent": 91 if trouble else 40, "detail": "full in 9 days" if trouble else ""}],
+        "storage": [{"name": "volume data-postgresql-0", "used_bytes": (7 if trouble else 3) * 2**30, "capacity_bytes": 8 * 2**30,
+                     "used_percent": 88 if trouble else 38, "detail": ""},
+                    {"name": "node node1", "used_bytes": 40 * 2**30, "capacity_bytes": 100 * 2**30, "used_percent": 40, "detail": "disk of the kubelet"}],
+        "queues": [{"name": "Nomad", "waiting": 3, "detail": "allocations that no client has room for"}],
+        "licence": {"present": True, "end": "2027-03-31", "days_left": 120},
+        "unmeasured": [{"what": "queues of RabbitMQ", "why": "pod rabbitmq-0 gives no metrics on 15692"}] if trouble else [],
         "images": {"checked": True, "missing": ["circleci/picard:1"] if trouble else []}, "chart": {"compared": not trouble},
         "waivers": [{"name": "cluster_size", "reason": "a laboratory, no users"}],
     }  # fmt: skip

@@ -76,9 +76,15 @@ def others(host: Host) -> str:
     return "\n".join(line for line in lines if not line.startswith("*") and line != "COMMIT" and not re.match(r":[A-Z]+ ACCEPT", line))
 
 
+def dockers(host: Host) -> str:
+    """Docker's chains and somebody's table as the kernel prints them, to the byte."""
+    commands = ("iptables -S DOCKER", "iptables -S DOCKER-USER", "iptables -t nat -S", "nft -s list table ip somebody")
+    return "".join(host.run(*command.split()) for command in commands)
+
+
 def test_open_from_the_right_place_and_closed_from_the_wrong_one(host: Host, friend: Host, stranger: Host, backend: str) -> None:
     docker_rules(host)
-    before = others(host)
+    before, of_docker = others(host), dockers(host)
     host.listen(22, 4647, 9000, 64535, 65535)
     engine = Fixed(host.system, backend)
     plan = parse_plan(RULES, "guard")
@@ -97,7 +103,7 @@ def test_open_from_the_right_place_and_closed_from_the_wrong_one(host: Host, fri
         assert stranger.connect(address, 4647) == "timeout"
         assert stranger.connect(address, 22) == "timeout"
         assert stranger.connect(address, 9000) == "open", "a port of others stays as it was"
-    assert others(host) == before
+    assert others(host) == before and dockers(host) == of_docker
 
     second = engine.apply(plan, revert_after=0)
     assert not second.changed and not second.added and not second.removed
@@ -105,7 +111,7 @@ def test_open_from_the_right_place_and_closed_from_the_wrong_one(host: Host, fri
 
     gone = engine.apply(None, revert_after=0)
     assert gone.changed
-    assert others(host) == before
+    assert others(host) == before and dockers(host) == of_docker
     assert stranger.connect("10.77.0.1", 9000) == "open"
     if backend in ("nftables", "iptables"):
         assert stranger.connect("10.77.0.1", 4647) == "open"

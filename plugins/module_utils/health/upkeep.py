@@ -137,6 +137,8 @@ def _nomad(api: KubeApi, namespace: str, service: str, found: dict[str, Any]) ->
         found["nomad"]["servers"] = [str((member.get("Tags") or {}).get("build", "")) for member in members.get("Members") or []]
         jobs = nomad.request("GET", "jobs", {"namespace": "*"}) or []
     except NomadError as error:
+        if "No cluster leader" in str(error):
+            found["nomad"]["leader"] = False
         found["unmeasured"].append({"what": "Nomad", "why": str(error)})
         return
     waiting = sum(

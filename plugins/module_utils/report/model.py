@@ -193,7 +193,7 @@ def _other_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
             result.append(_warn(1 if used >= 95 else 2, item["name"], f"{item['name']} is {used:g} % full. {item.get('detail', '')}".strip()))
         days = item.get("full_in_days")
         if days is not None and days < 30:
-            text = f"{item['name']} is full in {days} days if it goes on as since {item['since']['when'][:10]}."
+            text = f"{item['name']} is full in {days} day{'s' if days != 1 else ''} if it goes on as since {item['since']['when'][:10]}."
             result.append(_warn(1 if days < 7 else 2, f"{item['name']} fills", text, "Make it larger, or find what grows."))
     for item in data["unmeasured"]:
         result.append(_warn(4, str(item.get("what")), f"Not measured: {item.get('what')} ({item.get('why')})."))

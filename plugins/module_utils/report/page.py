@@ -173,7 +173,7 @@ def _full(item: Mapping[str, Any]) -> str:
     days = item.get("full_in_days")
     if days is None:
         return "not known yet" if not item.get("since") else "does not grow"
-    return f"{days} days" if days < 1000 else "more than 1000 days"
+    return f"{days} day{'s' if days != 1 else ''}" if days < 1000 else "more than 1000 days"
 
 
 def _rest(report: Mapping[str, Any]) -> str:
@@ -199,7 +199,8 @@ def _rest(report: Mapping[str, Any]) -> str:
         registry = "Every wanted image is in the private registry." if images.get("checked") else "The private registry was not checked."
     compared = "was compared" if chart.get("compared") else "was not compared"
     parts = [
-        "<h3>Certificates</h3>", table("Certificates", ("Certificate", "Left", "Detail"), days, "No certificate was looked at.", titled=True),
+        "<h3>Certificates and licence</h3>",
+        table("Certificates and licence", ("Certificate", "Left", "Detail"), days, "No certificate was looked at.", titled=True),
         "<h3>Versions</h3>", table("Versions", ("Component", "Found", "Expected", "Detail"), versions, "No version was looked at.", titled=True),
         "<h3>Storage</h3>", table("Storage", ("Volume", "Used", "Of", "Full in", "Detail"), storage, "No volume was looked at.", titled=True),
         "<h3>Queues</h3>", table("Queues", ("Queue", "Waiting", "Detail"), queues, "No queue was looked at.", titled=True),

@@ -86,11 +86,14 @@ class Cluster:
             f"{nomad}/jobs": [{"ID": "a", "JobSummary": {"Summary": {"group": {"Queued": 2}, "more": {"Queued": 1}}}}, {"ID": "b", "JobSummary": None}],
         }  # fmt: skip
         self.denied: set[str] = set()
+        self.refused: dict[str, KubeError] = {}
 
     def request(self, method: str, path: str, query: Optional[dict[str, str]] = None, body: Any = None, content_type: str = "") -> Any:
         assert method == "GET"
         if path in self.denied:
             raise KubeError(403, f"nodes/proxy is forbidden: {path}", path)
+        if path in self.refused:
+            raise self.refused[path]
         if path not in self.answers:
             raise KubeError(404, "the server could not find the requested resource", path)
         return self.answers[path]
@@ -127,6 +130,16 @@ def test_queues_of_nomad_and_rabbitmq() -> None:
     del cluster.answers[f"/api/v1/namespaces/{NS}/services/nomad-server:4646/proxy/v1/status/leader"]
     found = read_upkeep(cluster, NS)
     assert found["queues"] == [] and {item["what"] for item in found["unmeasured"]} >= {"Nomad", "queues of RabbitMQ"}
+
+
+def test_servers_without_a_leader_are_told() -> None:
+    cluster = Cluster()
+    path = f"/api/v1/namespaces/{NS}/services/nomad-server:4646/proxy/v1/status/leader"
+    cluster.refused[path] = KubeError(500, "No cluster leader", path)
+    found = read_upkeep(cluster, NS)
+    assert found["nomad"]["leader"] is False
+    (finding,) = known_failures(failure_wants("4.10.0"), {**site(), **found})
+    assert finding["found"] == "Nomad answers and has no leader"
 
 
 @pytest.mark.parametrize(("kubelet", "state"), [("1.33.1", "ok"), ("1.30.0", "ok"), ("1.29.9", "wrong"), ("1.34.0", "wrong")])
