@@ -29,6 +29,7 @@ VERBS = {
     "preflight": "Check everything that the site must bring; change nothing",
     "plan": "Write the change-request document; change nothing",
     "bundle": "Fetch images, chart, agents, packages and binaries into a bundle, on the connected side",
+    "cloud_prepare": "Set the firewall of the cloud, where its API can be reached",
     "secrets": "Make the secrets of the site once, in its cluster",
     "install": "Install CircleCI Server on the cut-off site",
     "verify": "Prove by connecting that the site works",
