@@ -31,10 +31,10 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-mirror": "the mirror engine against real registries and a faulty network",
         "test-firewall": "the firewall engine on real nftables, iptables, ufw and firewalld, with packets",
         "test-store": "object stores of each kind, real ones on loopback",
-        "test-cloud": "firewalls of clouds: AWS by moto, DigitalOcean by a strict stand-in",
         "test-nomad": "the probe against a real Nomad, Docker, registry and store",
         "test-cut": "the sandbox: its hosts, and the cut",
         "test-browser": "report and change-request document in a real Chromium",
+        "test-cloud": "firewalls of clouds: AWS by moto, DigitalOcean by a strict stand-in",
     }
     scenarios = sorted(path.parent.name for path in (root / "molecule").glob("*/molecule.yml"))
     return [
