@@ -126,14 +126,14 @@ $(AZURITE)/.ready:
 	  mkdir -p $(AZURITE) && npm install --silent --no-audit --no-fund --prefix $(AZURITE) azurite@3.35.0 && touch $@; \
 	else echo "==> npm is not there: what needs Azurite is skipped"; fi
 
-# S3 of AWS as moto has it, in an environment of its own: it would decide versions of the tool chain.
+# S3 and EC2 of AWS as moto has them, in an environment of its own: it would decide versions of the tool chain.
 MOTO := $(CACHE)/moto-5.2.5
 $(MOTO)/.ready: | $(VENV)/.ready
 	@echo "==> installing moto into $(MOTO)"; rm -rf $(MOTO) && $(PYTHON) -m venv $(MOTO)
 	@$(MOTO)/bin/python -m pip install --quiet --disable-pip-version-check "moto[s3,server]==5.2.5" && touch $@
 
 # Suites of make test-full that need no docker; each can be run by itself, and MIRROR, FIREWALL, NOMAD, STORES or BROWSER picks a part.
-.PHONY: test-mirror test-firewall test-store test-nomad test-browser
+.PHONY: test-mirror test-firewall test-store test-cloud test-nomad test-browser
 test-mirror: tree ## The mirror engine against real registries and a faulty network
 	@$(NEEDS) mirror
 	@echo "==> mirror"; $(PYTEST) $(or $(MIRROR),tests/integration_mirror)
@@ -155,6 +155,9 @@ test-store: tree $(AZURITE)/.ready $(MOTO)/.ready ## Object stores, real ones on
 	@$(NEEDS) programs
 	@$(SANDBOX) artifacts versitygw minio fake-gcs-server --build >/dev/null
 	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js MOTO_PYTHON=$(MOTO)/bin/python ONPREM_CIRCLECI_EVIDENCE=$(CURDIR)/build/stores $(BIN)/python -m pytest -q -rs -n 2 $(or $(STORES),tests/integration_store)
+
+test-cloud: tree $(MOTO)/.ready ## Firewalls of clouds by the verb cloud_prepare: AWS as moto has it, DigitalOcean as a strict stand-in
+	@echo "==> clouds"; $(RUN) MOTO_PYTHON=$(MOTO)/bin/python $(BIN)/python -m pytest -q -rs $(or $(CLOUDS),tests/integration_cloud)
 
 .PHONY: scenario-table
 scenario-table: toolchain ## Take over what the last runs of test-store and of the platform scenarios saw, and write docs/reference/scenarios.md

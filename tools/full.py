@@ -36,6 +36,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-upgrade": "an upgrade on the sandbox, failures on the way, and both ways back",
         "test-cut": "the sandbox: its hosts, and the cut",
         "test-browser": "report and change-request document in a real Chromium",
+        "test-cloud": "firewalls of clouds: AWS by moto, DigitalOcean by a strict stand-in",
     }
     scenarios = sorted(path.parent.name for path in (root / "molecule").glob("*/molecule.yml"))
     return [

@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
+from ..module_utils import cloud_firewall
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.port_model import (
     PortModel,
@@ -203,6 +204,46 @@ def port_native(
         raise AnsibleFilterError(f"port_native: {error}") from error
 
 
+def cloud_firewalls(
+    groups: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    inventory_hostname: str,
+    release: str,
+    platform: str,
+    options: Mapping[str, Any] | None = None,
+    site: str = "site",
+    form: str = "groups",
+    *,
+    catalog: Catalog = PLAIN,
+) -> Any:
+    """What the firewall of the site's cloud should hold, for the module cloud_firewall or as a table."""
+    provider = cloud_firewall.PROVIDERS.get(platform)
+    if provider is None:
+        raise AnsibleFilterError(
+            f"circleci_platform: {platform} has no firewall of a cloud; those that have one are {', '.join(sorted(cloud_firewall.PROVIDERS))}"
+        )
+    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
+    try:
+        found = cloud_firewall.constructs(provider, site, [rule.as_dict() for rule in model.rules])
+        return found if form == "groups" else cloud_firewall.table(provider, found, form)
+    except cloud_firewall.CloudError as error:
+        raise AnsibleFilterError("; ".join(error.problems)) from error
+
+
+def cloud_endpoints(platform: str, region: str = "", endpoint: str = "") -> dict[str, Any]:
+    """Cloud of a platform, and every address that cloud_prepare talks to."""
+    provider = cloud_firewall.PROVIDERS.get(platform, "")
+    if provider not in cloud_firewall.SET:
+        known = sorted(name for name, cloud in cloud_firewall.PROVIDERS.items() if cloud in cloud_firewall.SET)
+        raise AnsibleFilterError(
+            f"circleci_platform is {platform}, cloud_prepare sets the firewall of {', '.join(known)}; "
+            "for another cloud give your network team cloud-rules.csv, which the verb plan writes"
+        )
+    if provider == "aws" and not endpoint and not region:
+        raise AnsibleFilterError("circleci_cloud_region is empty; AWS needs it, for instance us-west-2")
+    return {"provider": provider, "endpoints": cloud_firewall.endpoints(provider, region, endpoint)}
+
+
 class FilterModule:
     """Filters of the port model."""
 
@@ -216,4 +257,6 @@ class FilterModule:
             "port_table": with_catalog(port_table),
             "port_explain": with_catalog(port_explain),
             "port_native": with_catalog(port_native),
+            "cloud_firewalls": with_catalog(cloud_firewalls),
+            "cloud_endpoints": cloud_endpoints,
         }

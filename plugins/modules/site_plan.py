@@ -38,6 +38,14 @@ options:
     description: Text of C(ports.csv), as the filter P(onprem.circleci_server.site_plan#filter) gives it. Empty writes none.
     type: str
     default: ""
+  cloud_csv:
+    description: Text of C(cloud-rules.csv), the rules as the cloud of the site holds them. Empty writes none.
+    type: str
+    default: ""
+  cloud_markdown:
+    description: Text of C(cloud-rules.md), the same as O(cloud_csv). Empty writes none.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying the target.
@@ -87,7 +95,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.report import PlanError, render_plan
 
-NAMES = {"markdown": "change-request.md", "html": "change-request.html", "json": "change-request.json", "csv": "ports.csv"}
+NAMES = {"markdown": "change-request.md", "html": "change-request.html", "json": "change-request.json", "csv": "ports.csv",
+         "cloud_csv": "cloud-rules.csv", "cloud_markdown": "cloud-rules.md"}  # fmt: skip
 
 
 def write(path: str, content: str) -> None:
@@ -137,6 +146,8 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "plan": {"type": "dict", "required": True},
             "ports_csv": {"type": "str", "default": ""},
+            "cloud_csv": {"type": "str", "default": ""},
+            "cloud_markdown": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -149,7 +160,8 @@ def main() -> None:
         markdown, page = render_plan(plan)
     except PlanError as error:
         module.fail_json(msg="; ".join(error.problems), problems=list(error.problems))
-    contents = {"markdown": markdown, "html": page, "json": json.dumps(plan, indent=1, sort_keys=True) + "\n", "csv": module.params["ports_csv"]}
+    contents = {"markdown": markdown, "html": page, "json": json.dumps(plan, indent=1, sort_keys=True) + "\n", "csv": module.params["ports_csv"],
+                "cloud_csv": module.params["cloud_csv"], "cloud_markdown": module.params["cloud_markdown"]}  # fmt: skip
     stale = [kind for kind in contents if contents[kind] != before[kind]]
     if stale and not module.check_mode:
         try:

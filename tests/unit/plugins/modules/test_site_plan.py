@@ -39,6 +39,13 @@ def test_the_same_plan_changes_nothing_and_keeps_its_time(tmp_path: Path, capsys
     assert other["changed"] and "2099-01-01" in other["diff"]["after"] and first["generated"] in other["diff"]["before"]
 
 
+def test_a_cloud_gets_two_files_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, Any] = {"path": str(tmp_path), "plan": PLAN, "ports_csv": "host,ports\n", "cloud_csv": "name,ports\n", "cloud_markdown": "| name |\n"}
+    assert run_module(site_plan, capsys, **options)["changed"]
+    assert {path.name for path in tmp_path.iterdir()} == FILES | {"cloud-rules.csv", "cloud-rules.md"}
+    assert not run_module(site_plan, capsys, **options)["changed"]
+
+
 def test_a_file_that_somebody_edited_is_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(capsys, tmp_path)
     (tmp_path / "change-request.md").write_text("mine", encoding="utf-8")

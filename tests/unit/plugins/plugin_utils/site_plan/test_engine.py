@@ -98,6 +98,19 @@ def test_hosts_of_other_sites_are_neither_read_nor_named() -> None:
     assert {row["host"] for row in csv.DictReader(io.StringIO(found["ports_csv"]))} <= {*GROUPS["site_osaka"], "load-balancer"}
 
 
+@pytest.mark.parametrize("platform", ["eks", "gke", "azure", "digitalocean"])
+def test_a_cloud_gets_its_rules_as_a_table(platform: str) -> None:
+    found = outcome(facts=facts(platform=platform))
+    rules = list(csv.DictReader(io.StringIO(found["cloud_csv"])))
+    assert ("circleci-osaka-nomad-client", "64535-65535") in {(row["name"], row["ports"]) for row in rules}
+    assert found["cloud_markdown"].count("\n") == len(rules) + 2
+
+
+def test_a_site_outside_clouds_gets_none() -> None:
+    found = outcome()
+    assert (found["cloud_csv"], found["cloud_markdown"]) == ("", "")
+
+
 def test_the_same_inventory_gives_the_same_plan() -> None:
     assert outcome() == outcome()
 

@@ -89,6 +89,8 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
 }
 # Modules that leave nothing on a host but what is counted elsewhere.
 WRITE_NOTHING = {
+    # It talks to the API of the cloud and leaves nothing on the host.
+    "onprem.circleci_server.cloud_firewall",
     "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.include_tasks", "ansible.builtin.meta",
     "ansible.builtin.set_fact", "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection", "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
