@@ -34,6 +34,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-nomad": "the probe against a real Nomad, Docker, registry and store",
         "test-cut": "the sandbox: its hosts, and the cut",
         "test-browser": "report and change-request document in a real Chromium",
+        "test-bootstrap": "bootstrap.sh on a bare, cut-off Debian, with a real bundle",
     }
     scenarios = sorted(path.parent.name for path in (root / "molecule").glob("*/molecule.yml"))
     return [

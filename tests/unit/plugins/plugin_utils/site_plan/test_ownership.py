@@ -86,6 +86,7 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
 # Modules that leave nothing on a host but what is counted elsewhere.
 WRITE_NOTHING = {
     "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.include_tasks", "ansible.builtin.meta",
+    "ansible.builtin.stat",
     "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection", "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
         "bundle_verify", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "host_preflight", "image_pull_proof", "rancher_node", "registry_coverage", "service_health",
@@ -141,6 +142,7 @@ WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator
     "onprem.circleci_server.sites_page": (("path",), _values),
     "onprem.circleci_server.site_plan": (("path",), _values),
     "ansible.builtin.copy": (("dest",), _values),
+    "ansible.builtin.template": (("dest",), _values),
     "ansible.builtin.fetch": (("dest",), _folders),
 }
 
