@@ -151,6 +151,11 @@ test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, regis
 	@$(SANDBOX) artifacts nomad versitygw --build >/dev/null
 	@echo "==> nomad"; $(PYTEST) $(or $(NOMAD),tests/integration_nomad)
 
+test-bootstrap: build mirror-pyz ## bootstrap.sh on a bare, cut-off Debian with a real bundle (root; reaches the package indexes to make it)
+	@$(NEEDS) bootstrap
+	@$(SANDBOX) artifacts helm kubectl --build >/dev/null
+	@echo "==> bootstrap"; $(RUN) ONPREM_CIRCLECI_TARBALL=$(CURDIR)/$(TARBALL) $(BIN)/python -m pytest -q -rs $(or $(BOOTSTRAP),tests/integration_bootstrap)
+
 test-store: tree $(AZURITE)/.ready $(MOTO)/.ready ## Object stores, real ones on loopback, as the role object_storage runs them
 	@$(NEEDS) programs
 	@$(SANDBOX) artifacts versitygw minio fake-gcs-server --build >/dev/null

@@ -37,6 +37,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-cut": "the sandbox: its hosts, and the cut",
         "test-browser": "report and change-request document in a real Chromium",
         "test-cloud": "firewalls of clouds: AWS by moto, DigitalOcean by a strict stand-in",
+        "test-bootstrap": "bootstrap.sh on a bare, cut-off Debian, with a real bundle",
     }
     scenarios = sorted(path.parent.name for path in (root / "molecule").glob("*/molecule.yml"))
     return [

@@ -35,6 +35,7 @@ PARTS: dict[str, dict[str, str]] = {
         "firewalld": "firewalld",
         "dbus-daemon": "dbus",
     },
+    "bootstrap": {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "shellcheck": "shellcheck", "minisign": "minisign", **SIGNING},
     "nomad": {"docker-registry": "docker-registry", "dockerd": "docker.io", "curl": "curl", "ip": "iproute2", "openssl": "openssl"},
     "browser": {"chromium": "chromium"},
     "postgres": {"pg_createcluster": "postgresql"},

@@ -19,6 +19,7 @@ requirements:
   - PyYAML on the connected host
   - Helm 3.16 or later on the connected host, or C(helm) among O(files)
   - apt on the connected host when O(packages) are given
+  - pip for the Python of the connected host when O(python) is given
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
@@ -89,6 +90,16 @@ options:
     description: Tag of the package artifacts in the private registry.
     type: str
     default: "1"
+  python:
+    description: Versions of Python, like V(3.11), whose wheels of O(python_requirements) travel with all they depend on, for Linux on amd64.
+    type: list
+    elements: str
+    default: []
+  python_requirements:
+    description: What a control host needs from the Python package index, as pip takes it.
+    type: list
+    elements: str
+    default: []
   helm:
     description: The helm program.
     type: str
@@ -176,6 +187,8 @@ def main() -> None:
             "local_files": LIST_OF_DICT,
             "packages": LIST_OF_DICT,
             "packages_tag": {"type": "str", "default": "1"},
+            "python": LIST_OF_TEXT,
+            "python_requirements": LIST_OF_TEXT,
             "helm": {"type": "str", "default": "helm"},
             "refresh": {"type": "bool", "default": False},
             "credentials": {"type": "dict", "default": {}, "no_log": True},
@@ -193,7 +206,7 @@ def main() -> None:
             key: given[key]
             for key in (
                 "chart", "values", "images", "known_repositories", "relocation_keys", "extra_images", "private_registries", "platforms", "files",
-                "local_files", "packages", "packages_tag", "helm", "refresh",
+                "local_files", "packages", "packages_tag", "python", "python_requirements", "helm", "refresh",
             )
         },
     )  # fmt: skip

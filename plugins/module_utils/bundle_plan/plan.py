@@ -23,6 +23,7 @@ from ..mirror.oci import Reference
 from ..oci_file import FileError, extract_member
 from ..os_packages import PackageError, Target, index_text, resolve
 from .tools import NotThere, PlanError, Web, checksum_of, fetch_chart, fingerprint, sha256_file, write_private
+from .wheels import REQUIREMENTS, WHEELS_TYPE, artifact_of, requirements_text, resolve_wheels, sizes
 
 PACKAGES_TYPE = "application/vnd.onprem.packages.v1"
 SIDECAR_FORMAT = 1
@@ -45,6 +46,8 @@ class PlanOptions:
     local_files: Sequence[Mapping[str, Any]] = ()
     packages: Sequence[Mapping[str, Any]] = ()
     packages_tag: str = "1"
+    python: Sequence[str] = ()
+    python_requirements: Sequence[str] = ()
     private_registries: Sequence[str] = ()
     helm: str = "helm"
     refresh: bool = False
@@ -96,7 +99,7 @@ def make_plan(options: PlanOptions) -> Plan:
             }
         )
         files = _files(options, found.tags, plan, problems)
-        artifacts = _packages(options, plan, problems)
+        artifacts = [*_packages(options, plan, problems), *_wheels(options, plan, problems)]
     if problems:
         listing = "\n".join(f"  - {problem}" for problem in problems)
         raise PlanError(f"{len(problems)} problem(s), the lock was not changed:\n{listing}")
@@ -167,6 +170,7 @@ def _fingerprint(options: PlanOptions) -> str:
         [
             options.chart, options.values, options.images, options.known_repositories, options.relocation_keys, options.extra_images, options.platforms,
             options.files, local, options.packages, options.packages_tag, options.private_registries,
+            options.python, options.python_requirements if options.python else (),
         ]
     )  # fmt: skip
 
@@ -343,6 +347,26 @@ def _packages(options: PlanOptions, plan: Plan, problems: list[str]) -> list[dic
             files.append({**place, "sha256": package.sha256, "size": package.size, "filename": package.filename, "mode": "0644"})
         why = [Why("your variables", "packages", f"packages for {target}: {', '.join(wanted['names'])}").as_dict()]
         result.append({"repo": f"onprem/packages/{target}", "tag": options.packages_tag, "artifact_type": PACKAGES_TYPE, "files": files, "why": why})
+    return result
+
+
+def _wheels(options: PlanOptions, plan: Plan, problems: list[str]) -> list[dict[str, Any]]:
+    result = []
+    for python in options.python:
+        try:
+            wheels = resolve_wheels(python, options.python_requirements)
+            lengths = sizes(wheels, options.web)
+        except PlanError as error:
+            problems.append(str(error))
+            continue
+        text = requirements_text(wheels)
+        name = f"wheels/{python}/{REQUIREMENTS}"
+        plan.side_files[name] = text
+        files: list[dict[str, Any]] = [{"path": name, "sha256": _sha256(text), "size": len(text.encode()), "filename": REQUIREMENTS, "mode": "0644"}]
+        for wheel, length in zip(wheels, lengths):
+            files.append({"url": wheel.url, "sha256": wheel.sha256, "size": length, "filename": wheel.filename, "mode": "0644"})
+        why = [Why("your variables", "circleci_bundle_python", f"Ansible and its libraries for a control host with Python {python}").as_dict()]
+        result.append({"repo": artifact_of(python), "tag": options.packages_tag, "artifact_type": WHEELS_TYPE, "files": files, "why": why})
     return result
 
 

@@ -92,7 +92,8 @@ WRITE_NOTHING = {
     # It talks to the API of the cloud and leaves nothing on the host.
     "onprem.circleci_server.cloud_firewall",
     "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.include_tasks", "ansible.builtin.meta",
-    "ansible.builtin.set_fact", "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection", "kubernetes.core.k8s_info",
+    "ansible.builtin.set_fact", "ansible.builtin.stat", "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection",
+    "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
         "bundle_verify", "chart_facts", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "database_roles", "host_preflight",
         "image_pull_proof", "installed_release", "rancher_node", "registry_coverage", "service_health",
@@ -153,6 +154,7 @@ WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator
     "onprem.circleci_server.sites_page": (("path",), _values),
     "onprem.circleci_server.site_plan": (("path",), _values),
     "ansible.builtin.copy": (("dest",), _values),
+    "ansible.builtin.template": (("dest",), _values),
     "ansible.builtin.fetch": (("dest",), _folders),
 }
 
