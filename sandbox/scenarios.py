@@ -25,6 +25,9 @@ from .common import SandboxError, cache_dir, say, write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE = ROOT / "build" / "scenarios"
+# Levels of evidence beside "real component" and "emulator".
+OTHER_STORE = "another real store"
+STAND_IN_PRODUCT = "stand-in product on real components"
 CELLS = ("bucket", "conformance", "release", "artifact", "second_run", "check_mode")
 # Addresses, logins and sizes are those of the sandbox, whatever the example says.
 SANDBOX_SAYS = {
@@ -176,7 +179,7 @@ class Scenario:
 SERVICE = {"circleci_object_storage_endpoint": "http://store.site.example:9000", "circleci_object_storage_origins": []}
 SCENARIOS = {
     "eks": Scenario(
-        "eks", "MinIO in place of AWS S3", "real component", "IAM roles, rules for browsers, limits of AWS",
+        "eks", "MinIO in place of AWS S3", OTHER_STORE, "IAM roles, rules for browsers, limits of AWS",
         {**SERVICE, "circleci_object_storage_kind": "aws_s3_keys", "circleci_object_storage_irsa_role": ""},
         minio_stands_in("us-west-2"), nodes_trust_anyway, ("MetalLB and local-path for those of AWS", "keys for the role of pods", "trust of ECR put there by hand"),
     ),
@@ -190,7 +193,7 @@ SCENARIOS = {
         azurite, nodes_trust_anyway, ("MetalLB and local-path for those of Azure", "custom CA trust put there by hand"),
     ),
     "digitalocean": Scenario(
-        "digitalocean", "MinIO in place of Spaces", "real component", "rules for browsers, request limits",
+        "digitalocean", "MinIO in place of Spaces", OTHER_STORE, "rules for browsers, request limits",
         {**SERVICE}, minio_stands_in("us-east-1"), nodes_trust_anyway,
         ("MetalLB and local-path for those of DigitalOcean", "trust of a public authority put there by hand"),
     ),
@@ -303,7 +306,7 @@ def install(name: str) -> dict[str, int]:
     result = _verb(name, "install", "install" if first else "second-run")
     _demand(result, name, "install")
     if not first:
-        note(name, second_run=cell(f"changed={sum(result.changed.values())}", "all hosts", "real component"))
+        note(name, second_run=cell(f"changed={sum(result.changed.values())}", "all hosts", STAND_IN_PRODUCT))
         return result.changed
     made = next((row for _host, row in result.results("object_storage_buckets")), {})
     probed = [row for _host, row in result.results("object_storage_probe") if row.get("results")]
@@ -316,7 +319,7 @@ def install(name: str) -> dict[str, int]:
         name,
         bucket=cell("yes" if made.get("changes") else "no", "; ".join(made.get("changes", [])), scenario.level),
         conformance=cell("yes" if answers else "no", f"{sum(row['works'] is True for row in answers)} yes, {len(no)} no{': ' + ', '.join(no) if no else ''}", scenario.level),
-        release=cell("yes", f"stand-in product on Kubernetes {layout.KUBERNETES_VERSION}, {len(proof.get('nodes', []))} node(s) pulled", "real component"),
+        release=cell("yes", f"stand-in product on Kubernetes {layout.KUBERNETES_VERSION}, {len(proof.get('nodes', []))} node(s) pulled", STAND_IN_PRODUCT),
         artifact=cell("yes" if verdict.get("passed") and read_back else "no", f"read back from {', '.join(read_back) or 'no Nomad client'}", scenario.level),
     )
     return result.changed
@@ -349,7 +352,7 @@ def verify(name: str) -> None:
         return
     checked = _verb(name, "install", "check-finished", ("--check", "--diff"))
     _demand(checked, name, "install --check on the finished site")
-    note(name, check_mode=cell(f"changed={sum(checked.changed.values())}", "empty and finished site", "real component"))
+    note(name, check_mode=cell(f"changed={sum(checked.changed.values())}", "empty and finished site", STAND_IN_PRODUCT))
     _demand(_verb(name, "verify", "verify"), name, "verify")
     page = docker.execute(layout.host("bastion").container, ["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", f"https://app.{layout.CI_DOMAIN}/"], check=False)
     if page.stdout.strip() != "200":

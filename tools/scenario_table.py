@@ -64,12 +64,13 @@ def _cell(platform: str, name: str, scenario: Mapping[str, Any] | None, stores: 
         return f"{found['result']} ({found['level']})"
     setup, words = STORE_OF.get(platform, ("", ""))
     store = stores.get(setup)
+    level = "another real store" if " in place of " in words else (store or {}).get("level")
     if scenario is None and store and name in ("bucket", "conformance"):
         no = [question for question, works in store["answers"].items() if works is False]
         result = "yes" if store["bucket"] else "no"
         if name == "conformance":
             result = f"{sum(works is True for works in store['answers'].values())} yes, {len(no)} no"
-        return f"{result} ({store['level']}: {words}; the store alone)"
+        return f"{result} ({level}: {words}; the store alone)"
     return NEVER
 
 
@@ -91,7 +92,12 @@ def page() -> str:
     for platform in PLATFORMS:
         cells = [_cell(platform, name, scenarios.get(platform), stores) for name, _title in CELLS]
         lines.append(f"| {platforms[platform]['name']} | {_verdict(platforms[platform])} | {' | '.join(cells)} |")
-    lines += ["", "Levels of evidence: real component, emulator (it can be wrong about what stands below as its blind spots), recorded contract, never run.", ""]
+    lines += [
+        "",
+        "Levels of evidence: real component; stand-in product on real components (Kubernetes, Nomad and store are real, CircleCI's programs are not); another",
+        "real store in place of the cloud's; emulator (it can be wrong about what stands below as its blind spots); never run.",
+        "",
+    ]
     lines += ["## What stood in, and what was seen", ""]
     for platform in PLATFORMS:
         scenario = scenarios.get(platform)
