@@ -31,7 +31,7 @@ code = subprocess.call(sys.argv[1:])
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps({"wall": time.monotonic() - begin, "cpu": used.ru_utime + used.ru_stime, "code": code}), file=sys.stderr)
 """
-CONTROLLER_ONLY = ("check_arguments", "ansible.builtin.validate_argument_spec", "ansible.builtin.debug", "ansible.builtin.fail")
+CONTROLLER_ONLY = ("check_arguments", "validate_argument_spec", "debug", "fail")
 
 
 def measure(arguments: list[str], extra: dict[str, Any]) -> dict[str, Any]:
