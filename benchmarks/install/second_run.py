@@ -54,7 +54,8 @@ def measure(arguments: list[str], extra: dict[str, Any]) -> dict[str, Any]:
         for result in event["hosts"].values():
             changed += bool(result.get("changed"))
             if not str(result.get("action", "")).endswith(CONTROLLER_ONLY):
-                calls += len(result.get("results") or [1])
+                # Modules have results of their own; those of a loop name its variable.
+                calls += sum("ansible_loop_var" in item for item in result.get("results", []) if isinstance(item, dict)) or 1
     return {**cost, "remote_calls": calls, "changed": changed}
 
 
