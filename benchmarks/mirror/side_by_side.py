@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import images  # noqa: E402 - the path is set above
-from registries import Certificates, Registry  # noqa: E402
-from rivals import OWN, RIVALS, Job, Tool  # noqa: E402
+from registries import Certificates, Registry  # noqa: E402 - as above
+from rivals import OWN, RIVALS, Job, Tool  # noqa: E402 - as above
 
 # In a small process of its own: what a child used at most is counted from that of its parent at the fork.
 _MEASURE = """

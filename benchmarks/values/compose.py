@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from sandbox import artifacts  # noqa: E402 - the path is set above
-from sandbox.standin import chart  # noqa: E402
+from sandbox.standin import chart  # noqa: E402 - as above
 
 RELEASES = ("4.7.15", "4.8.12", "4.9.5", "4.10.0")
 # In a process of its own: the imports are those that Ansible has done already, the catalog is not read yet.

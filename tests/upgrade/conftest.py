@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from sandbox import docker, layout, verbs  # noqa: E402 - the path is set above
-from sandbox.standin import chart  # noqa: E402
+from sandbox.standin import chart  # noqa: E402 - as above
 
 NAMESPACE = "circleci-server"
 OLD, NEW = "4.9.5", "4.10.0"
