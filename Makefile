@@ -99,7 +99,7 @@ ansible-lint: tree ## Production profile, offline, with the rules of the house
 
 MYPY := $(BIN)/mypy --config-file $(COLLECTION)/pyproject.toml --no-error-summary --cache-dir $(TREE)/.mypy_cache
 # Tests of sandbox and tools import them by their own names, so they are read from the top of the tree, with both.
-OF_SANDBOX := tests/chain tests/upgrade tests/sandbox tests/unit/sandbox tests/unit/standin tests/unit/tools
+OF_SANDBOX := tests/chain tests/scenarios tests/upgrade tests/sandbox tests/unit/sandbox tests/unit/standin tests/unit/tools
 types: tree ## mypy --strict over all Python
 	@echo "==> mypy"; cd $(TREE) && $(MYPY) $(OF_SANDBOX:%=--exclude '/%/') $(addprefix ansible_collections/onprem/circleci_server/,plugins tests benchmarks/ports)
 	@cd $(COLLECTION) && $(MYPY) --exclude '^benchmarks/ports/' sandbox tools benchmarks roles .config/ansible-lint-rules $(OF_SANDBOX)
@@ -213,7 +213,7 @@ test-sandbox: check-machine build ## The chain on the sandbox: empty, install, a
 test-cut: check-machine toolchain ## The sandbox itself: its hosts, and the cut
 	@$(SANDBOX) hold "make test-cut" -- sh -ec '$(SANDBOX) up; $(BIN)/python -m pytest -q -rs tests/sandbox'
 
-test-molecule: check-machine build ## One scenario of Molecule on the sandbox: make test-molecule SCENARIO=default
+test-molecule: check-machine build $(if $(filter azure,$(SCENARIO)),$(AZURITE)/.ready) ## One scenario of Molecule on the sandbox: make test-molecule SCENARIO=default
 	@cd $(CURDIR) && PATH=$(BIN):$$PATH ONPREM_CIRCLECI_TARBALL=$(CURDIR)/$(TARBALL) $(SANDBOX) hold "make test-molecule" -- molecule test --scenario-name $(or $(SCENARIO),default)
 
 test-full: ## The long suites, or a share of them: make test-full SHARD=1/3, or ONLY="test-mirror molecule/default"

@@ -88,6 +88,58 @@ def azurite() -> None:
     _start("stand-in-azurite", ["/opt/stand-in/node", script, *words], {"HOME": "/root"})
 
 
+GOOGLE_ACCOUNT = "circleci@example-project.iam.gserviceaccount.com"
+GOOGLE_NAMES = ("storage.googleapis.com", "oauth2.googleapis.com")
+GOOGLE = "/opt/stand-in/google"
+
+
+def google_key() -> str:
+    """The key of a service account that Google would give; made once for each sandbox, on the host of the stand-in."""
+    path = cache_dir() / "sandbox" / "google-account.pem"
+    if not path.exists():
+        made = docker.execute(_store(), ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]).stdout
+        write_atomic(path, made, mode=0o600)
+    return path.read_text(encoding="utf-8")
+
+
+def google_account() -> dict[str, str]:
+    """What an operator on Google brings besides. Tokens are asked for without TLS: no authority of the sandbox signs for Google's own."""
+    words = {"client_email": GOOGLE_ACCOUNT, "private_key": google_key(), "project_id": "example-project", "token_uri": f"http://{GOOGLE_NAMES[1]}/token"}
+    return {"circleci_object_storage_service_account": json.dumps({"type": "service_account", **words})}
+
+
+def google() -> None:
+    """fake-gcs-server on the loopback of the store's host. What is missing in front of it follows when the site has an authority."""
+    _put(artifacts.ensure(artifacts.find("fake-gcs-server")) / "fake-gcs-server", f"{GOOGLE}/fake-gcs-server")
+    words = ["-scheme", "http", "-host", "127.0.0.1", "-port", "10000", "-backend", "memory", "-public-host", "storage.invalid"]
+    _start("stand-in-google", [f"{GOOGLE}/fake-gcs-server", *words], {"HOME": "/root"})
+
+
+def google_by_private_dns() -> None:
+    """Names of Google lead to the stand-in, as a private zone leads to addresses of Private Google Access; the authority of the site signs for it."""
+    nodes_trust_anyway()
+    issue = rf"""
+set -eu
+umask 077
+cd "$(mktemp -d)"
+kubectl --kubeconfig {site.KUBECONFIG} get secret -n circleci-server onprem-circleci-site-ca -o 'jsonpath={{.data.ca\.crt}}' | base64 -d > ca.crt
+kubectl --kubeconfig {site.KUBECONFIG} get secret -n circleci-server onprem-circleci-site-ca -o 'jsonpath={{.data.ca\.key}}' | base64 -d > ca.key
+openssl req -newkey rsa:2048 -nodes -keyout key -out request -subj /CN={GOOGLE_NAMES[0]} 2>/dev/null
+echo subjectAltName={",".join(f"DNS:{name}" for name in GOOGLE_NAMES)} > more
+openssl x509 -req -in request -CA ca.crt -CAkey ca.key -CAcreateserial -days 30 -extfile more -out certificate 2>/dev/null
+cat certificate key
+rm -r "$PWD"
+"""
+    pair = docker.execute(layout.host("bastion").container, ["sh", "-c", issue]).stdout
+    modulus = docker.execute(_store(), ["openssl", "rsa", "-noout", "-modulus"], stdin=google_key().encode()).stdout.strip().removeprefix("Modulus=")
+    pem, config = f"{GOOGLE}/tls.pem", f"{GOOGLE}/config.json"
+    told = {"backend": 10000, "modulus": modulus, "email": GOOGLE_ACCOUNT, "audience": f"http://{GOOGLE_NAMES[1]}/token", "certificate": pem, "key": pem}
+    for path, text in ((pem, pair), (config, json.dumps(told)), (f"{GOOGLE}/google.py", (ROOT / "sandbox/standin/google.py").read_text(encoding="utf-8"))):
+        docker.execute(_store(), ["sh", "-c", f"umask 077; cat > {path}"], stdin=text.encode())
+    _start("stand-in-google-front", ["/usr/bin/python3", f"{GOOGLE}/google.py", config], {})
+    site.answer_names(dict.fromkeys(GOOGLE_NAMES, layout.host("store").address))
+
+
 # What K3s does with registries.yaml when it starts, and `k3s kubectl`: enough for the restart of one node, and no more.
 K3S = """#!/usr/bin/python3
 # Stand-in of the sandbox for K3s: no Kubernetes of its own. It reads registries.yaml when it starts, as the real one does.
@@ -149,7 +201,10 @@ class Scenario:
     variables: Mapping[str, Any] = field(default_factory=dict)
     start: Callable[[], None] | None = None
     before_install: Callable[[], None] | None = None
+    secrets: Callable[[], Mapping[str, str]] = dict
     stand_ins: tuple[str, ...] = ()
+    # Bad input: nodes trust the registry only after an install that must say so.
+    trusted_late: bool = False
     refused: bool = False
 
     def extra(self) -> dict[str, Any]:
@@ -169,6 +224,10 @@ class Scenario:
         given = {name: value for name, value in (("kubernetes", kubernetes), ("object_storage", store)) if value}
         return {"circleci_ports": given} if given else {}
 
+    def hosts(self, text: str) -> dict[str, Any]:
+        """The sandbox's inventory with the groups empty that are empty in the example."""
+        return {**yaml.safe_load(text), **{group: {"hosts": {}} for group in self.empty_groups()}}
+
     def empty_groups(self) -> list[str]:
         """Groups of the example that have no host; the registry is always the sandbox's own."""
         given = yaml.safe_load((ROOT / "inventories" / self.platform / "hosts.yml").read_text(encoding="utf-8"))
@@ -181,7 +240,13 @@ SCENARIOS = {
     "eks": Scenario(
         "eks", "MinIO in place of AWS S3", OTHER_STORE, "IAM roles, rules for browsers, limits of AWS",
         {**SERVICE, "circleci_object_storage_kind": "aws_s3_keys", "circleci_object_storage_irsa_role": ""},
-        minio_stands_in("us-west-2"), nodes_trust_anyway, ("MetalLB and local-path for those of AWS", "keys for the role of pods", "trust of ECR put there by hand"),
+        minio_stands_in("us-west-2"), nodes_trust_anyway, stand_ins=("MetalLB and local-path for those of AWS", "keys for the role of pods", "trust of ECR put there by hand"),
+    ),
+    "gke": Scenario(
+        "gke", "fake-gcs-server 1.56.1 with the sandbox's own tokens, rights and signed URLs in front of it", "emulator",
+        "IAM, public access prevention, that pods act as the service account, the token service's certificate",
+        {"circleci_object_storage_endpoint": f"https://{GOOGLE_NAMES[0]}"}, google, google_by_private_dns, google_account,
+        ("MetalLB and local-path for those of Google", "names of Google lead to the store's host", "trust of Artifact Registry put there by hand"),
     ),
     "azure": Scenario(
         "azure", "Azurite 3.35.0 behind versitygw", "emulator", "managed identities, copies of large objects, limits of Azure",
@@ -190,16 +255,16 @@ SCENARIOS = {
             "circleci_object_storage_backend_account": AZURITE_ACCOUNT,
             "circleci_object_storage_backend_key": AZURITE_KEY,
         },
-        azurite, nodes_trust_anyway, ("MetalLB and local-path for those of Azure", "custom CA trust put there by hand"),
+        azurite, nodes_trust_anyway, stand_ins=("MetalLB and local-path for those of Azure", "custom CA trust put there by hand"), trusted_late=True,
     ),
     "digitalocean": Scenario(
         "digitalocean", "MinIO in place of Spaces", OTHER_STORE, "rules for browsers, request limits",
         {**SERVICE}, minio_stands_in("us-east-1"), nodes_trust_anyway,
-        ("MetalLB and local-path for those of DigitalOcean", "trust of a public authority put there by hand"),
+        stand_ins=("MetalLB and local-path for those of DigitalOcean", "trust of a public authority put there by hand"),
     ),
     "rancher": Scenario(
         "rancher", "versitygw on the disk of a host", "real component", "", {}, None, k3s_stands_in,
-        ("K3s: a stand-in that reads registries.yaml at its start, above the Kubernetes of the sandbox",),
+        stand_ins=("K3s: a stand-in that reads registries.yaml at its start, above the Kubernetes of the sandbox",),
     ),
     "openshift": Scenario("openshift", "", "real component", "", refused=True),
 }  # fmt: skip
@@ -248,18 +313,16 @@ def cell(result: str, detail: str = "", level: str = "") -> dict[str, str]:
 
 
 def inventory(scenario: Scenario) -> None:
-    """The sandbox's inventory with the groups empty that are empty in the example."""
+    """Put the inventory on the bastion."""
     bastion = layout.host("bastion").container
     path = f"{verbs.INVENTORY}/hosts.yml"
-    data = yaml.safe_load(docker.execute(bastion, ["cat", path]).stdout)
-    for group in scenario.empty_groups():
-        data[group] = {"hosts": {}}
+    data = scenario.hosts(docker.execute(bastion, ["cat", path]).stdout)
     docker.execute(bastion, ["sh", "-c", f"cat > {path}"], stdin=yaml.safe_dump(data).encode())
 
 
 def _verb(name: str, verb: str, label: str, arguments: tuple[str, ...] = ()) -> verbs.Result:
     scenario = find(name)
-    verbs.prepare(verbs.host_of(verb))
+    verbs.prepare(verbs.host_of(verb), scenario.secrets())
     if verbs.host_of(verb) == "bastion":
         inventory(scenario)
     begin = time.monotonic()
@@ -289,7 +352,7 @@ def prepare(name: str) -> None:
     if carried.returncode != 0:
         raise SandboxError(f"scenario {name}: carrying the bundle ended with {carried.returncode}")
     _demand(_verb(name, "secrets", "secrets"), name, "secrets")
-    if scenario.before_install:
+    if scenario.before_install and not scenario.trusted_late:
         scenario.before_install()
     tripwire.reset()
 
@@ -303,6 +366,9 @@ def install(name: str) -> dict[str, int]:
     if first:
         checked = _verb(name, "install", "check-empty", ("--check", "--diff"))
         _demand(checked, name, "install --check on the empty site")
+        if scenario.before_install and scenario.trusted_late:
+            cannot_pull(name)
+            scenario.before_install()
     result = _verb(name, "install", "install" if first else "second-run")
     _demand(result, name, "install")
     if not first:
@@ -323,6 +389,14 @@ def install(name: str) -> dict[str, int]:
         artifact=cell("yes" if verdict.get("passed") and read_back else "no", f"read back from {', '.join(read_back) or 'no Nomad client'}", scenario.level),
     )
     return result.changed
+
+
+def cannot_pull(name: str) -> None:
+    """Nodes that do not trust the registry are named, before anything of the release is there."""
+    result = _verb(name, "install", "node-cannot-pull")
+    said = " | ".join(result.failures())
+    if result.code != 2 or "node1" not in said or "unknown authority" not in said:
+        raise SandboxError(f"scenario {name}: install with a node that cannot pull ended with {result.code}: {said or result.errors[-1500:]}")
 
 
 def refused(name: str) -> dict[str, int]:

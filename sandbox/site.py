@@ -467,6 +467,20 @@ def finish_hosts() -> None:
     docker.execute(workstation, ["update-ca-certificates"])
 
 
+def answer_names(more: Mapping[str, str]) -> None:
+    """Let the DNS of the site answer further names until the sandbox goes down: a private zone."""
+    gateway, path = layout.host("gateway").container, "/etc/onprem-sandbox/names.json"
+    config = json.loads(docker.execute(gateway, ["cat", path]).stdout)
+    config["names"].update(more)
+    docker.execute(gateway, ["sh", "-c", f"cat > {path} && systemctl restart onprem-names"], stdin=json.dumps(config, indent=1).encode())
+    deadline = time.monotonic() + 30
+    for name in more:
+        while docker.execute(layout.host("bastion").container, ["getent", "ahostsv4", name], check=False).returncode != 0:
+            if time.monotonic() > deadline:
+                raise SandboxError(f"the DNS of the site does not answer {name}; see `python3 -m sandbox exec gateway -- journalctl -u onprem-names`")
+            time.sleep(0.2)
+
+
 def same_keys(other: Path) -> bool:
     """Whether the sandbox's present keys are those."""
     mine = keys_dir() / "bastion.pub"

@@ -100,12 +100,12 @@ def made_secrets() -> dict[str, str]:
     return made
 
 
-def prepare(host: str) -> None:
-    """Put inventory and vaulted secrets on *host*, as an operator would once."""
+def prepare(host: str, more: Mapping[str, str] | None = None) -> None:
+    """Put inventory and vaulted secrets on *host*, as an operator would once; *more* are further secrets."""
     if not machine.daemon_answers():
         raise SandboxError("no docker daemon answers, so the sandbox is not up: run `python3 -m sandbox up`")
     target = layout.host(host).container
-    given = made_secrets()
+    given = {**made_secrets(), **(more or {})}
     password = cache_dir() / "sandbox" / "vault-password"
     if not password.exists():
         write_atomic(password, secrets.token_hex(16) + "\n", mode=0o600)

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.onprem.circleci_server.tests.first_look.world import World
+
+from sandbox import scenarios
 
 PLATFORMS = ("eks", "gke", "azure", "digitalocean", "rancher")
 SECRETS = {
@@ -49,6 +53,20 @@ def test_plan_tells_what_the_platform_wants(platform: str, world: World) -> None
     told = {row["found"] for row in plan["findings"]}
     assert {fact.value for fact in (*known.blockers, *known.warnings)} <= told
     assert world.run("plan", platform, local=[bastion(platform)]).changed == {}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_scenario_passes_the_gate_with_the_addresses_of_the_sandbox(platform: str, world: World) -> None:
+    scenario = scenarios.find(platform)
+    shutil.copytree(world.inventory("sandbox"), world.home / "inventory")
+    shutil.copy(Path(scenarios.__file__).parent / "standin" / "values-small.yml", world.home)
+    hosts = world.home / "inventory" / "hosts.yml"
+    hosts.write_text(yaml.safe_dump(scenario.hosts(hosts.read_text(encoding="utf-8"))), encoding="utf-8")
+    result = world.run("plan", str(world.home / "inventory"), local=["bastion"], extra={**SECRETS, **scenario.extra()})
+    assert result.code == 0, result.messages() + result.said
+    plan = world.plan("sandbox")
+    assert [row for row in plan["findings"] if row["severity"] == "problem"] == []
+    assert {row["key"]: row["value"] for row in plan["values"]}["object_storage.bucketName"] == scenario.extra().get("circleci_object_storage_bucket", "circleci-data")
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

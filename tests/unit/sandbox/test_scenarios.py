@@ -49,5 +49,5 @@ def test_evidence_is_kept_cell_by_cell(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_unknown_scenario_is_named() -> None:
-    with pytest.raises(SandboxError, match="known: eks, azure"):
+    with pytest.raises(SandboxError, match="known: eks, gke, azure"):
         scenarios.find("mainframe")
