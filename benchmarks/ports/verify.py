@@ -160,12 +160,12 @@ class Site:
         names = {
             f"host{number}": {
                 "ansible_python_interpreter": str(self.folder / f"python-{number}"),
-                "circleci_verify_flows": json.loads((self.folder / f"flows-{number}.json").read_text(encoding="utf-8")),
+                "circleci_verify_flows": (self.folder / f"flows-{number}.json").read_text(encoding="utf-8"),
             }
             for number in range(1, len(self.hosts) + 1)
         }
         control = {"control": {"ansible_python_interpreter": sys.executable}}
-        return {"all": {"vars": {"ansible_connection": "local", "circleci_verify_rules": [], "circleci_verify_ca_certificate": self.pem.read_text("utf-8")},
+        return {"all": {"vars": {"ansible_connection": "local", "circleci_verify_rules": "[]", "circleci_verify_ca_certificate": self.pem.read_text("utf-8")},
                         "children": {"circleci_nomad_clients": {"hosts": names}, "circleci_sites": {"hosts": control}}}}  # fmt: skip
 
     def plays(self) -> list[dict[str, Any]]:
@@ -177,7 +177,8 @@ class Site:
                    "vars": {"circleci_verify_listeners": False}}  # fmt: skip
         judge = {"onprem.circleci_server.site_verdict": {"site": {"site": "benchmark"}, "hosts": joined, "model": model, "fail": False}, "register": "judged"}
         report = {"onprem.circleci_server.site_report": {"path": str(self.folder / "report"), "findings": "{{ judged.findings }}"}}
-        return [{"hosts": "circleci_nomad_clients", "gather_facts": False, "tasks": [connect]},
+        first = "{{ 'circleci_nomad_clients' | onprem.circleci_server.with_filters_loaded }}"
+        return [{"hosts": first, "gather_facts": False, "tasks": [connect]},
                 {"hosts": "circleci_sites", "gather_facts": False, "tasks": [judge, report]}]  # fmt: skip
 
 

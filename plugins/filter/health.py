@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Callable
 
@@ -64,8 +65,8 @@ def probe_image(release: str, image: str = "", *, catalog: Catalog = PLAIN) -> s
 
 def site_connections(
     variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str
-) -> dict[str, dict[str, Any]]:
-    """Results of the module connectivity that a variable holds on the hosts of the same site, by host."""
+) -> str:
+    """JSON text of the results of the module connectivity that a variable holds on the hosts of the same site, by host."""
     found: dict[str, dict[str, Any]] = {}
     try:
         names = dict.fromkeys(name for group in GROUPS for name in site_members(groups, group, inventory_hostname))
@@ -77,8 +78,8 @@ def site_connections(
         result = hostvars[name][variable]
         # A host that was skipped or not reached has a result without connections: the verdict then says so.
         if isinstance(result, Mapping) and "results" in result:
-            found[name] = {"results": result["results"], "listeners": result.get("listeners", [])}
-    return found
+            found[name] = {"results": json.loads(result["results"]), "listeners": result.get("listeners", [])}
+    return json.dumps(found)
 
 
 class FilterModule:

@@ -53,13 +53,13 @@ def site_findings(
     return [finding for result in found.values() for finding in result.get("findings", [])]
 
 
-def site_reports(variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
+def site_reports(variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any]) -> list[str]:
     """Reports that the control hosts of all sites of this run hold in a registered result; the one thing that is read across sites, and only if asked for."""
     found = []
     for name in groups.get(_CONTROL, []):
         result = hostvars[name].get(variable, {})
         if isinstance(result, Mapping) and "report" in result:
-            found.append(dict(result["report"]))
+            found.append(str(result["report"]))
     return found
 
 

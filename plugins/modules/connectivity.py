@@ -19,14 +19,14 @@ author:
 options:
   flows:
     description:
-      - Connections to try, as the filter P(onprem.circleci_server.port_flows#filter) gives them.
+      - List of the connections to try, as the filter P(onprem.circleci_server.port_flows#filter) gives them, or its JSON text.
+      - Give the text when they are many, for the reason that RV(results) is one.
       - The keys are C(name), C(address), C(port), C(protocol) (V(tcp) or V(udp)), C(expect), C(server_name) (name for TLS and HTTP),
         C(path) and C(status) (for HTTP), C(timeout), and C(rule), C(from), C(to), C(reason), which are passed on.
       - C(expect) is V(open) (a listener answers), V(reachable) (a listener, or a refusal by the host itself), V(closed) (no answer, or
         a packet filter's rejection), V(tls) (a trusted chain that has not ended), V(http) or V(https) (an answer below 500, or one of C(status)).
-    type: list
-    elements: dict
-    default: []
+    type: json
+    default: "[]"
   timeout:
     description: Seconds until a connection counts as not answered.
     type: float
@@ -48,10 +48,9 @@ options:
     type: bool
     default: false
   rules:
-    description: Rules of this host, from the filter P(onprem.circleci_server.port_rules#filter); they explain listeners.
-    type: list
-    elements: dict
-    default: []
+    description: Rules of this host, from the filter P(onprem.circleci_server.port_rules#filter), as a list or its JSON text; they explain listeners.
+    type: json
+    default: "[]"
   known_ports:
     description: Further ports whose listeners need no rule.
     type: list
@@ -73,18 +72,19 @@ attributes:
 EXAMPLES = r"""
 - name: Prove the port rules from this host
   onprem.circleci_server.connectivity:
-    flows: "{{ groups | onprem.circleci_server.port_flows(hostvars, inventory_hostname, '4.10.0', 'generic', port_options) }}"
+    flows: "{{ groups | onprem.circleci_server.port_flows(hostvars, inventory_hostname, '4.10.0', 'generic', port_options) | to_json }}"
     ca_certificate: "{{ lookup('ansible.builtin.file', 'site-ca.pem') }}"
     listeners: true
-    rules: "{{ groups | onprem.circleci_server.port_rules(hostvars, inventory_hostname, '4.10.0', 'generic', port_options) }}"
+    rules: "{{ groups | onprem.circleci_server.port_rules(hostvars, inventory_hostname, '4.10.0', 'generic', port_options) | to_json }}"
 """
 
 RETURN = r"""
 results:
-  description: One mapping for each flow.
+  description:
+    - JSON text of a list with one mapping for each flow.
+    - A text, since Ansible handles every value of a list by itself, which takes it minutes for the thousands of connections of a large site.
   returned: success
-  type: list
-  elements: dict
+  type: str
   contains:
     name:
       description: Name of the flow.
@@ -128,6 +128,7 @@ summary:
   sample: {"proved": 12, "failed": 0, "unproved": 1}
 """
 
+import json
 import ssl
 from typing import Any
 
@@ -139,15 +140,28 @@ from ..module_utils.connectivity import FlowError, listeners, parse_flows, probe
 def arguments() -> dict[str, Any]:
     """Options of the module."""
     return {
-        "flows": {"type": "list", "elements": "dict", "default": []},
+        "flows": {"type": "json", "default": "[]"},
         "timeout": {"type": "float", "default": 3},
         "parallel": {"type": "int", "default": 64},
         "ca_certificate": {"type": "str", "default": ""},
         "minimum_days": {"type": "int", "default": 30},
         "listeners": {"type": "bool", "default": False},
-        "rules": {"type": "list", "elements": "dict", "default": []},
+        "rules": {"type": "json", "default": "[]"},
         "known_ports": {"type": "list", "elements": "int", "default": []},
     }
+
+
+def _mappings(name: str, text: str, problems: list[str]) -> list[dict[str, Any]]:
+    """The list of an option; what is wrong goes to *problems*."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        problems.append(f"{name} is no JSON text: {error}")
+        return []
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        problems.append(f"{name} is {text[:60]}; a list of mappings is needed")
+        return []
+    return found
 
 
 def main() -> None:
@@ -159,9 +173,10 @@ def main() -> None:
         problems.append(f"parallel is {options['parallel']}; a number from 1 to 512 is needed")
     if not 0 < options["timeout"] <= 60:
         problems.append(f"timeout is {options['timeout']}; more than 0 and at most 60 seconds are needed")
+    given = {name: _mappings(name, options[name], problems) for name in ("flows", "rules")}
     flows = []
     try:
-        flows = parse_flows(options["flows"], options["timeout"])
+        flows = parse_flows(given["flows"], options["timeout"])
     except FlowError as error:
         problems.extend(error.problems)
     if problems:
@@ -170,11 +185,11 @@ def main() -> None:
         outcomes = probe(flows, options["parallel"], options["ca_certificate"], options["minimum_days"])
     except ssl.SSLError as error:
         module.fail_json(msg=f"ca_certificate is no PEM certificate: {error}")
-    found = unexplained(listeners(), options["rules"], options["known_ports"]) if options["listeners"] else []
+    found = unexplained(listeners(), given["rules"], options["known_ports"]) if options["listeners"] else []
     summary = {verdict: sum(item.verdict == verdict for item in outcomes) for verdict in ("proved", "failed", "unproved")}
     module.exit_json(
         changed=False,
-        results=[item.as_dict() for item in outcomes],
+        results=json.dumps([item.as_dict() for item in outcomes]),
         listeners=[item.as_dict() for item in found],
         summary=summary,
     )

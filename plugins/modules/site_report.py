@@ -58,9 +58,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 report:
-  description: The report as written to C(report.json).
+  description:
+    - The report as written to C(report.json), as JSON text.
+    - A text for the reason that RV(onprem.circleci_server.connectivity#module:results) is one.
   returned: success
-  type: dict
+  type: str
 state:
   description: V(ok), V(warning) or V(failed).
   returned: success
@@ -130,7 +132,7 @@ def main() -> None:
             module.fail_json(msg=f"the report cannot be written to {folder}: {error}")
     module.exit_json(
         changed=changed,
-        report=report,
+        report=json.dumps(report),
         state=report["summary"]["state"],
         summary=summary.splitlines(),
         html=names["html"],

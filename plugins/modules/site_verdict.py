@@ -22,7 +22,9 @@ options:
     type: dict
     required: true
   hosts:
-    description: Results of M(onprem.circleci_server.connectivity) by host.
+    description:
+      - RV(onprem.circleci_server.connectivity#module:results) and RV(onprem.circleci_server.connectivity#module:listeners) by host,
+        from the filter P(onprem.circleci_server.site_connections#filter).
     type: dict
     default: {}
   model:
@@ -93,21 +95,25 @@ EXAMPLES = r"""
     site:
       site: osaka
       release: 4.10.0
-    hosts: "{{ '__circleci_verify_host' | onprem.circleci_server.site_results('all', groups, hostvars, inventory_hostname) }}"
+    hosts: "{{ '__circleci_verify_host' | onprem.circleci_server.site_connections(groups, hostvars, inventory_hostname) }}"
     health: "{{ services.health }}"
 """
 
 RETURN = r"""
 findings:
-  description: What M(onprem.circleci_server.site_report) takes as C(findings).
+  description:
+    - JSON text of what M(onprem.circleci_server.site_report) takes as O(onprem.circleci_server.site_report#module:findings).
+    - A text for the reason that RV(onprem.circleci_server.connectivity#module:results) is one.
   returned: always
-  type: dict
+  type: str
 reasons:
   description: Why the site is not as it should be, a sentence each.
   returned: always
   type: list
   elements: str
 """
+
+import json
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -143,11 +149,12 @@ def main() -> None:
         )  # fmt: skip
     except VerdictError as error:
         module.fail_json(msg="; ".join(error.problems), problems=list(error.problems))
+    text = json.dumps(findings)
     if reasons and options["fail"]:
         shown = reasons[:20] + ([f"and {len(reasons) - 20} more, see the report"] if len(reasons) > 20 else [])
         listing = "\n".join(f"  - {reason}" for reason in shown)
-        module.fail_json(msg=f"{options['site'].get('site', 'the site')} is not as it should be:\n{listing}", reasons=reasons, findings=findings)
-    module.exit_json(changed=False, findings=findings, reasons=reasons)
+        module.fail_json(msg=f"{options['site'].get('site', 'the site')} is not as it should be:\n{listing}", reasons=reasons, findings=text)
+    module.exit_json(changed=False, findings=text, reasons=reasons)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,13 +38,15 @@ ANSWERS = {
 SKIPPED_GROUPS = ("vm",)
 
 
+# Rules of a large site name the same few addresses and networks again and again.
+_address = functools.cache(ipaddress.ip_address)
+_network = functools.cache(ipaddress.ip_network)
+
+
+@functools.cache
 def _within(address: str, networks: tuple[str, ...]) -> bool:
-    ip = ipaddress.ip_address(address)
-    for text in networks:
-        network = ipaddress.ip_network(text)
-        if network.version == ip.version and ip in network:
-            return True
-    return False
+    ip = _address(address)
+    return any(network.version == ip.version and ip in network for network in map(_network, networks))
 
 
 def _ends(ports: str) -> list[int]:
@@ -128,8 +131,8 @@ def flows_of(model: PortModel, source: str, closed_per_rule: int = 2, names: Map
 
 
 def _same_family(address: str, own: tuple[str, ...]) -> bool:
-    version = ipaddress.ip_address(address).version
-    return any(ipaddress.ip_address(item).version == version for item in own)
+    version = _address(address).version
+    return any(_address(item).version == version for item in own)
 
 
 def _closed(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from typing import Any, Optional
 
 import pytest
@@ -215,7 +216,7 @@ def test_connections_of_one_site_only() -> None:
         def __contains__(self, key: object) -> bool:
             raise AssertionError("another site was read")
 
-    hostvars = {"a": {"found": {"results": [1], "listeners": []}}, "b": Poison()}
-    assert site_connections("found", groups, hostvars, "a") == {"a": {"results": [1], "listeners": []}}
-    assert site_connections("other", groups, hostvars, "a") == {}
-    assert site_connections("found", groups, {**hostvars, "a": {"found": {"skipped": True}}}, "a") == {}
+    hostvars = {"a": {"found": {"results": "[1]", "listeners": []}}, "b": Poison()}
+    assert json.loads(site_connections("found", groups, hostvars, "a")) == {"a": {"results": [1], "listeners": []}}
+    assert site_connections("other", groups, hostvars, "a") == "{}"
+    assert site_connections("found", groups, {**hostvars, "a": {"found": {"skipped": True}}}, "a") == "{}"
