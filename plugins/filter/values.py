@@ -15,6 +15,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.site_catalo
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import compose_data, site_facts
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import add_secrets
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secret_plan as plan_of
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secrets_in_values as in_values
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
@@ -58,6 +59,12 @@ def site_with_secrets(site: Any, secrets: Any, passwords: Any = None) -> dict[st
     return result
 
 
+def secrets_in_values(site: Any, *, catalog: Catalog = PLAIN) -> list[dict[str, str]]:
+    """See secrets_in_values.yml."""
+    found: list[dict[str, str]] = in_values(_mapping(site, "secrets_in_values"), catalog)
+    return found
+
+
 class FilterModule:
     """Filters of the values composer."""
 
@@ -65,5 +72,6 @@ class FilterModule:
         return {
             "compose_values": with_catalog(compose_values),
             "secret_plan": with_catalog(secret_plan),
+            "secrets_in_values": with_catalog(secrets_in_values),
             "site_with_secrets": site_with_secrets,
         }

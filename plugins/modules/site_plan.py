@@ -31,7 +31,8 @@ options:
         C(name), C(namespace), C(action), C(why)), C(gates) (C(name), C(text), C(who)), C(irreversible) (C(step), C(why), C(way_back)),
         C(downloads) (C(what), C(from), C(size) in bytes, C(why)), C(sizes) (C(what), C(host), C(size)), C(findings) (C(subject), C(severity),
         C(found), C(expected), C(source), C(remedy)), C(buckets) (C(name), C(action), C(why)),
-        C(values) (C(key), C(value), C(rule), C(source)) and C(waivers) (C(name), C(reason)).
+        C(values) (C(key), C(value), C(rule), C(source)), C(secrets_in_values) (C(key), C(rule), C(source), C(why)) and C(waivers) (C(name),
+        C(reason)).
     type: dict
     required: true
   ports_csv:

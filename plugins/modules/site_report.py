@@ -25,7 +25,7 @@ options:
   findings:
     description:
       - What is known of the site. C(site) is needed; C(hosts), C(rules), C(flows), C(listeners), C(services), C(evidence), C(certificates),
-        C(images), C(chart), C(versions), C(storage), C(waivers), C(findings), C(release), C(platform) and C(domain) may be there.
+        C(images), C(chart), C(versions), C(storage), C(secrets_in_values), C(waivers), C(findings), C(release), C(platform) and C(domain) may be there.
       - A level of proof that C(evidence) does not name counts as not run.
     type: dict
     required: true

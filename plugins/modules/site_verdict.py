@@ -18,7 +18,8 @@ author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
 options:
   site:
-    description: C(site), C(release), C(platform) and C(domain).
+    description:
+      - C(site), C(release), C(platform) and C(domain), and what else the report is to say of the site, such as C(secrets_in_values).
     type: dict
     required: true
   hosts:

@@ -20,6 +20,7 @@ C(storage)       [{name, used_percent, used_bytes, capacity_bytes, detail}]; the
 C(queues)        [{name, waiting, detail}]
 C(licence)       {present, end, days_left}
 C(unmeasured)    [{what, why}]
+C(secrets_in_values) [{key, rule, source, why}], Helm values that carry something secret
 C(waivers)       [{name, reason}]
 C(findings)      [{urgency, subject, found, expected, remedy, source}]
 """
@@ -40,7 +41,7 @@ EVIDENCE_STATES = ("passed", "failed", "not run")
 URGENCIES = {1: "now", 2: "soon", 3: "look", 4: "not proved"}
 _VERDICTS = {"failed": 0, "unproved": 1, "proved": 2}
 LISTS = ("hosts", "rules", "flows", "listeners", "services", "evidence", "certificates", "versions", "storage", "queues", "unmeasured",
-         "waivers", "findings")  # fmt: skip
+         "secrets_in_values", "waivers", "findings")  # fmt: skip
 
 
 class ReportError(Exception):
@@ -278,9 +279,12 @@ def _changes(data: Mapping[str, Any], before: Optional[Mapping[str, Any]]) -> li
         new = {item.get(key): item.get(fact, "") for item in data[kind]}
         for name in sorted({str(item) for item in {*old, *new}}):
             note(name, old.get(name, "not there"), new.get(name, "not there"))
-    for kind, label in (("hosts", "host"), ("waivers", "waiver"), ("certificates", "certificate")):
-        old_names = {str(item.get("name")) for item in before.get(kind) or []}
-        new_names = {str(item.get("name")) for item in data[kind]}
+    for kind, label, key in (
+        ("hosts", "host", "name"), ("waivers", "waiver", "name"), ("certificates", "certificate", "name"),
+        ("secrets_in_values", "secret in the Helm value", "key"),
+    ):  # fmt: skip
+        old_names = {str(item.get(key)) for item in before.get(kind) or []}
+        new_names = {str(item.get(key)) for item in data[kind]}
         for name in sorted(old_names - new_names, key=_natural):
             note(f"{label} {name}", "there", "gone")
         for name in sorted(new_names - old_names, key=_natural):

@@ -192,6 +192,7 @@ def _rest(report: Mapping[str, Any]) -> str:
                for item in report["storage"]]  # fmt: skip
     queues = [(esc(item["name"]), esc(item.get("waiting")), esc(item.get("detail") or "")) for item in report.get("queues") or []]
     waivers = [(esc(item.get("name")), esc(item.get("reason"))) for item in report["waivers"]]
+    exposed = [tuple(esc(item.get(key)) for key in ("key", "rule", "source", "why")) for item in report.get("secrets_in_values") or []]
     images, chart = report["images"], report["chart"]
     if images.get("missing"):
         registry = f"{len(images['missing'])} image{'s are' if len(images['missing']) > 1 else ' is'} missing in the private registry."
@@ -207,6 +208,8 @@ def _rest(report: Mapping[str, Any]) -> str:
         "<h3>Registry and chart</h3>",
         f"<p>{esc(registry)} {esc(images.get('detail') or '')}</p>",
         f"<p>The vendor's chart {compared} with the catalog. {esc(chart.get('detail') or '')}</p>",
+        "<h3>Secrets in the Helm values</h3>",
+        table("Helm values that carry something secret", ("Key", "Rule", "Source", "Why"), exposed, "Every secret is in a Secret of its own.", titled=True),
         "<h3>Waivers</h3>",
         table("Requirements that the site knowingly does not meet", ("Requirement", "Reason"), waivers, "No requirement is waived.", titled=True),
     ]  # fmt: skip

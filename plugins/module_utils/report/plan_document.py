@@ -15,6 +15,7 @@ C(dns)           [{name, type, value, why}]
 C(kubernetes)    [{kind, name, namespace, action, why}]
 C(buckets)       [{name, action, why}]
 C(values)        [{key, value, rule, source}]                 Helm values, secrets masked
+C(secrets_in_values) [{key, rule, source, why}]               those of them that carry something secret
 C(gates)         [{name, text, who}]                          where a person must act
 C(irreversible)  [{step, why, way_back}]
 C(downloads)     [{what, from, size, why}]                    size in bytes, or a text; connected side only
@@ -76,6 +77,9 @@ SECTIONS = (
     _Section("buckets", "Buckets in the object store", "", (("name", "Bucket"), ("action", "Action"), ("why", "Why")), "No bucket is touched."),
     _Section("values", "Helm values", "What the release is told. Secrets are not shown.",
              (("key", "Key"), ("value", "Value"), ("rule", "Rule"), ("source", "Source")), "No values are composed."),
+    _Section("secrets_in_values", "Secrets that stand in the Helm values",
+             "Helm keeps them in the Secret of the release too; whoever may read that, or etcd, reads them.",
+             (("key", "Key"), ("rule", "Rule"), ("source", "Source"), ("why", "Why")), "Every secret is in a Secret of its own."),
     _Section("downloads", "Downloads", "On the connected side only. Nothing on the site reaches outside.",
              (("what", "What"), ("from", "From"), ("size", "Size"), ("why", "Why")), "Nothing is downloaded."),
     _Section("sizes", "Room that is needed", "", (("what", "What"), ("host", "Host"), ("size", "Size")), "No room is reckoned."),

@@ -21,7 +21,7 @@ from ..catalog.versions import minor_of
 from ..object_storage import KEEP_DATA, unproven
 from ..port_model import PortModel, Problem, SiteHost, rule_table
 from ..values import compose_data, site_facts
-from ..values.secret_plan import DOMAIN_TLS, SITE_CA, host_of, is_address, secret_plan
+from ..values.secret_plan import foreseen, host_of, is_address, secret_plan, secrets_in_values
 from .ownership import CONTROLLER, Ownership, Thing, filled
 
 GROUPS = {
@@ -138,6 +138,7 @@ def plan_site(request: Request, catalog: Catalog, ownership: Ownership) -> dict[
         "kubernetes": _kubernetes(request, catalog, things),
         "buckets": _buckets(request),
         "values": _values(composed),
+        "secrets_in_values": secrets_in_values(dict(request.facts), catalog),
         "downloads": _downloads(request, catalog, contents),
         "sizes": _sizes(request, catalog),
         "waivers": [{"name": str(item.get("name")), "reason": str(item.get("reason"))} for item in request.waivers],
@@ -396,13 +397,8 @@ def _buckets(request: Request) -> list[dict[str, Any]]:
 
 
 def _compose(request: Request, catalog: Catalog) -> dict[str, Any]:
-    facts = {key: dict(value) if isinstance(value, Mapping) else value for key, value in request.facts.items()}
-    # The verb secrets makes these before values are composed for good; here it is only shown where they come from.
-    facts["tls"] = {"certificate": f"Secret {DOMAIN_TLS}", "private_key": f"Secret {DOMAIN_TLS}", "issued_by_site_ca": True, "site_ca": f"Secret {SITE_CA}"}
-    nomad = dict(facts.get("nomad") or {})
-    nomad["mtls"] = {"ca": "Secret nomad-mtls", "certificate": "Secret nomad-mtls", "private_key": "Secret nomad-mtls"}
-    facts["nomad"] = nomad
-    return compose_data(facts, catalog)
+    # The verb secrets makes what is secret before values are composed for good; here it is only shown where it comes from.
+    return compose_data(foreseen(dict(request.facts)), catalog)
 
 
 def _values(composed: Mapping[str, Any]) -> list[dict[str, Any]]:

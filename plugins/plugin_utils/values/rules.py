@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from .knowledge import KeyBook
 from .model import PLATFORMS, Path, Setting, SiteFacts, parse_path
+from .overlay import leaves
 
 AIR_GAP = "vendor docs: air-gapped installation, phase 3"
 PHASE_2 = "vendor docs: installation, phase 2"
@@ -306,8 +307,8 @@ def machines(draft: Draft) -> None:
     draft.put(f"{block}.enabled", on, "machines.provisioner", AIR_GAP, note=note)
     if not on:
         return
-    if providers:
-        draft.put(f"{block}.providers", providers, "machines.provisioner", TABLE)
+    for path, value in leaves(providers, (block, "providers")) if providers else ():
+        draft.put(path, value, "machines.provisioner", TABLE, secret=draft.book.is_secret(path))
     base = facts.object_storage.agents
     if base and draft.since(4, 3):
         key = "agent_base_url" if draft.since(4, 7) else "machine_agent_base_url"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..catalog import Catalog
-from .model import SiteFacts
+from .compose import compose
+from .model import SiteFacts, site_facts
 
 PLAN_FORMAT = "onprem.circleci_server/secret-plan/1"
 SITE_CA = "onprem-circleci-site-ca"
@@ -420,3 +421,33 @@ def add_secrets(site: dict[str, Any], secrets: dict[str, dict[str, str]], passwo
             proxy = block("proxy")
             proxy[name] = {**(proxy.get(name) or {}), "password": passwords[f"proxy_{name}"]}
     return result
+
+
+def foreseen(site: dict[str, Any]) -> dict[str, Any]:
+    """The facts as add_secrets will give them, with names in place of texts: what will stand where is known before there are secrets."""
+    domain, nomad = f"Secret {DOMAIN_TLS}", "Secret nomad-mtls"
+    pair = {"ca.pem": nomad, "cert.pem": nomad, "key.pem": nomad}
+    names = {name: f"variable circleci_release_{name}_password" for name in ("smtp", "proxy_http", "proxy_https")}
+    proxy = site.get("proxy") or {}
+    return add_secrets(
+        site,
+        {DOMAIN_TLS: {"tls.crt": domain, "tls.key": domain, "ca.crt": domain}, "nomad-mtls": pair, f"{NOMAD_CLIENT}cluster": pair},
+        {name: text for name, text in names.items() if name == "smtp" or proxy.get(name.removeprefix("proxy_"))},
+    )
+
+
+def secrets_in_values(site: dict[str, Any], catalog: Catalog) -> list[dict[str, str]]:
+    """Each value that carries something secret, with the rule that sets it and what the vendor documents for it. No secret is read."""
+    facts, _problems = site_facts(foreseen(site))
+    composition = compose(facts, catalog)
+    if not composition.values:
+        return []
+    documented = {key: spec.name for spec in catalog.secrets(facts.release) if spec.made_by != "chart" for key in spec.values_keys}
+    rows = []
+    for setting in composition.settings:
+        if not setting.secret:
+            continue
+        secret = documented.get(setting.key)
+        why = f"The Secret {secret} is documented for it: take it out of circleci_values." if secret else "The vendor documents no Secret for it."
+        rows.append({"key": setting.key, "rule": setting.rule, "source": setting.source, "why": why})
+    return rows

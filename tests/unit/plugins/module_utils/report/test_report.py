@@ -166,6 +166,19 @@ def test_clients_of_the_probe_have_a_table_and_durations_are_no_change() -> None
     assert not same_content(report, good)
 
 
+def test_secrets_in_the_values_are_listed_and_a_new_one_is_a_change() -> None:
+    tls = {"key": "tls.privateKey", "rule": "tls", "source": "the vendor <s>", "why": "The vendor documents no Secret for it."}
+    before = build_report(findings(secrets_in_values=[tls]))
+    page = render_page([before])
+    checked(page)
+    assert "tls.privateKey" in page and "the vendor &lt;s&gt;" in page
+    assert "Every secret is in a Secret of its own." in render_page([build_report(findings())])
+    after = build_report(findings(secrets_in_values=[tls, {**tls, "key": "smtp.password"}]), before)
+    assert not same_content(before, after)
+    assert after["changes"] == [{"what": "secret in the Helm value smtp.password", "before": "not there", "after": "there"}]
+    assert before["summary"]["state"] == build_report(findings())["summary"]["state"]
+
+
 def test_one_host_that_falls_silent_is_one_change() -> None:
     flows = [{**findings()["flows"][0], "from": f"node{number}"} for number in range(1, 6)]
     before = build_report(findings(flows=flows))

@@ -7,14 +7,18 @@ import json
 from typing import Any
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import compose_data
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.model import dotted, parse_path
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.overlay import leaves
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.rules import image_path
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secrets_in_values
 from ansible_collections.onprem.circleci_server.tests.unit.plugins.plugin_utils.values.sites import (
     CERTIFICATE,
     FULL,
     KEY,
     OLD,
+    PLATFORMS,
     site,
 )
 
@@ -321,3 +325,57 @@ def test_paths_of_keys() -> None:
     assert parse_path('nginx.annotations."a.b/c"') == ("nginx", "annotations", "a.b/c")
     assert parse_path("telegraf.config.outputs[0].file.files[0]") == ("telegraf", "config", "outputs", "[]", "file", "files", "[]")
     assert dotted(("nginx", "annotations", "a.b/c")) == 'nginx.annotations."a.b/c"'
+
+
+# -- what is secret and stands in the values all the same ----------------------------------------------------------
+
+
+def listed(release: str = "4.10.0", platform: str = "generic", **changes: Any) -> dict[str, str]:
+    facts = {key: value for key, value in site(release, platform, **changes).items() if key != "tls"}
+    return {row["key"]: row["why"] for row in secrets_in_values(facts, Catalog.load())}
+
+
+def test_secrets_in_the_values_are_known_before_they_are_made() -> None:
+    assert set(listed()) == {"tls.privateKey"}
+    assert set(listed("4.2.7")) == {"tls.privateKey", "nomad.server.rpc.mTLS.privateKey"}
+    mail = {"host": "mail.example.com", "user": "circleci"}
+    proxy = {"http": {"host": "proxy.example.com", "username": "u"}, "https": {"host": "proxy.example.com"}}
+    assert set(listed(smtp=mail, proxy=proxy)) == {"tls.privateKey", "smtp.password", "proxy.http.auth.password"}
+    external = {"internal": False, "server_hostname": "nomad.example.com"}
+    assert set(listed(nomad=external)) == {"tls.privateKey", "nomad.clients.mTLS.privateKey"}
+    assert set(listed().values()) == {"The vendor documents no Secret for it."}
+
+
+def test_secrets_of_the_overlay_are_listed_with_the_secret_that_is_documented() -> None:
+    overlay = {"github": {"clientSecret": "canary"}, "object_storage": {"s3": {"accessKey": "canary"}}}
+    found = listed(overlay=overlay)
+    assert found["github.clientSecret"] == "The Secret github-secret is documented for it: take it out of circleci_values."
+    assert "object-storage-secret" in found["object_storage.s3.accessKey"]
+    assert "canary" not in json.dumps(found)
+
+
+def test_every_value_with_a_secret_is_listed_and_masked_on_each_release_and_platform() -> None:
+    """The composer is given texts that cannot be missed; whatever value holds one of them has to be in the list."""
+    mail = {"host": "mail.example.com", "user": "circleci", "password": "canary-mail"}
+    proxy = {name: {"host": "proxy.example.com", "username": "u", "password": f"canary-{name}"} for name in ("http", "https")}
+    pair = {"ca": "ca", "certificate": "certificate", "private_key": "canary-nomad"}
+    for release in (*FULL, *OLD):
+        for platform in PLATFORMS if release in FULL else ("generic",):
+            changes: dict[str, Any] = {
+                "smtp": mail, "proxy": proxy, "nomad": {"mtls": pair}, "tls": {"certificate": "certificate", "private_key": "canary-tls"},
+            }  # fmt: skip
+            if platform == "eks":
+                changes["machine_provisioner"] = {"providers": {"ec2": {"enabled": True, "accessKey": "canary-key", "secretKey": "canary-machine"}}}
+            facts = site(release, platform, **changes)
+            result = compose_data(facts)
+            holding = {dotted(path) for path, value in leaves(result["values"]) if "canary" in _clear(value)}
+            assert holding == {row["key"] for row in secrets_in_values(facts, Catalog.load())}, (release, platform)
+            assert "canary" not in "".join(_clear(row["value"]) for row in result["explanations"])
+
+
+def _clear(value: Any) -> str:
+    text = json.dumps(value)
+    try:
+        return text + base64.b64decode(str(value), validate=True).decode()
+    except ValueError:
+        return text
