@@ -15,7 +15,9 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.site_catalo
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import compose_data, site_facts
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import add_secrets
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secret_plan as plan_of
-from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secrets_in_values as in_values
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import (
+    secrets_in_values as in_values,
+)
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:

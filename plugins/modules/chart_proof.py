@@ -88,6 +88,13 @@ options:
     description: Whether to look into the registry.
     type: bool
     default: true
+  compared_digest:
+    description:
+      - Digest of the files of the chart that the catalog was compared with, from the filter P(onprem.circleci_server.catalog_comparison#filter). Another
+        chart is refused, since the values were composed for that one.
+      - Empty compares nothing.
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -112,6 +119,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+chart_digest:
+  description: Digest of the files of the chart, the same for a folder and an archive. Empty when the chart cannot be had yet.
+  returned: success
+  type: str
 proved:
   description: Whether everything is in order.
   returned: always
@@ -166,10 +177,11 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.chart_facts.unpack import ChartFileError, content_digest
 from ..module_utils.helm.cli import Chart, Helm, HelmError, Source
 from ..module_utils.helm.kube import KubeError, KubernetesClient
 from ..module_utils.helm.objects import HAS_YAML, Masker, parse_documents
-from ..module_utils.helm.proof import Proof
+from ..module_utils.helm.proof import Item, Proof
 from ..module_utils.mirror.registry import RegistryClient
 
 
@@ -211,6 +223,22 @@ def images_file(helm: Helm, chart: Chart) -> str:
     return ""
 
 
+def compare_chart(chart: Chart, compared: str) -> tuple[str, list[Item]]:
+    """The digest of the chart's files, and what is wrong when the catalog was compared with another chart."""
+    digest = content_digest(chart.path)
+    if compared in ("", digest):
+        return digest, []
+    return digest, [
+        Item(
+            "chart",
+            f"{chart.name}-{chart.version}",
+            f"its files have the digest {digest}, the one that the catalog was compared with has {compared}",
+            ("circleci_catalog_overlay",),
+            "Run the verb chart_check with this chart and use its overlay, or bring the chart that was compared into the bundle.",
+        )
+    ]
+
+
 def prove(module: AnsibleModule, helm: Helm) -> dict[str, Any]:
     params = module.params
     try:
@@ -231,7 +259,7 @@ def prove(module: AnsibleModule, helm: Helm) -> dict[str, Any]:
         if module.check_mode and error.kind == "chart":
             note = f"The chart cannot be had yet ({error}); it was not proved."
             module.warn(note)
-            return {"proved": False, "images": [], "secrets": [], "items": [], "notes": [note]}
+            return {"proved": False, "chart_digest": "", "images": [], "secrets": [], "items": [], "notes": [note]}
         raise
     documents = parse_documents(helm.template(chart, params["name"], helm.values_file(values)))
     defaults = parse_values(helm.run(["show", "values", str(chart.path)]))
@@ -262,7 +290,10 @@ def prove(module: AnsibleModule, helm: Helm) -> dict[str, Any]:
             client.close()
     proof.check_cluster(KubernetesClient(params["kubeconfig"], params["context"]))
     findings = proof.findings
+    digest, other = compare_chart(chart, params["compared_digest"])
+    findings.items = other + findings.items
     return {
+        "chart_digest": digest,
         "proved": not findings.items,
         "images": findings.images,
         "secrets": findings.secrets,
@@ -298,6 +329,7 @@ def main() -> None:
             "allowed_registries": {"type": "list", "elements": "str", "default": []},
             "extra_images": {"type": "list", "elements": "str", "default": []},
             "check_images": {"type": "bool", "default": True},
+            "compared_digest": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -312,7 +344,7 @@ def main() -> None:
             result = prove(module, helm)
     except KubeError as error:
         module.fail_json(msg=f"Proof of the chart: {error.sentence}")
-    except HelmError as error:
+    except (HelmError, ChartFileError) as error:
         module.fail_json(msg=f"Proof of the chart: {error}")
     sentences = result.pop("sentences", [])
     if sentences:

@@ -63,6 +63,20 @@ options:
         answer is nothing to tell here.
     type: bool
     default: true
+  keysets:
+    description:
+      - Who makes the keysets of artifacts and job history when they are missing.
+      - V(vendor) runs the vendor's image C(server-keysets) from the private registry as a pod for a moment, which needs the rights to make pods and to
+        run programs in them, and fails when the registry lacks it.
+      - V(own) makes them here, in the form that the vendor's program prints, which was not tried against a running server.
+      - V(auto) takes the vendor's program where the registry has it, and says which of both it was.
+    type: str
+    choices: [auto, vendor, own]
+    default: auto
+  registry_ca:
+    description: Authority of the private registry, as PEM. That of the site when empty.
+    type: str
+    default: ''
   renew:
     description: Names of certificates that we issued and that are to be issued again.
     type: list
@@ -308,6 +322,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+keysets:
+  description: Who made the keysets that are there, V(vendor), V(own), V(given), or empty where it was not written down.
+  returned: success
+  type: str
 secrets:
   description: One entry per Secret of the plan.
   returned: always
@@ -379,14 +397,18 @@ namespace_created:
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.helm.kube import KubeError, KubernetesClient
+from ..module_utils.helm.kube import KubeApi, KubeError, KubernetesClient
+from ..module_utils.mirror.errors import MirrorError
+from ..module_utils.mirror.registry import RegistryClient
+from ..module_utils.mirror.transport import Patience
 from ..module_utils.preflight.findings import OK, PROBLEM, WARNING, Finding
+from ..module_utils.secrets.database_roles import PodExec
 from ..module_utils.secrets.pki import HAS_CRYPTOGRAPHY, PkiError
-from ..module_utils.secrets.store import Keeper, PreparedSecrets, Report, SecretsError, SecretStore, Site
+from ..module_utils.secrets.store import Keeper, PreparedSecrets, Report, SecretsError, SecretStore, Site, ToolError
 from ..module_utils.secrets.stores import (
     GivenVariables,
     HashicorpVault,
@@ -397,7 +419,9 @@ from ..module_utils.secrets.stores import (
     keep,
     manifests_of,
 )
+from ..module_utils.secrets.vendor_tool import VendorTool
 
+SITE_CA = "onprem-circleci-site-ca"
 SECRET_INPUTS = (
     "license",
     "registry_password",
@@ -462,6 +486,8 @@ def main() -> None:
         "replace_kept": {"type": "list", "elements": "str", "default": [], "no_log": False},
         "given": {"type": "dict", "default": {}, "no_log": True},
         "store": {"type": "dict", "default": {}, "options": STORE_OPTIONS, "apply_defaults": True, "no_log": False},
+        "keysets": {"type": "str", "choices": ["auto", "vendor", "own"], "default": "auto", "no_log": False},
+        "registry_ca": {"type": "str", "default": ""},
         "kept": {"type": "str", "default": "", "no_log": True},
         "kept_problem": {"type": "str", "default": ""},
     }
@@ -481,6 +507,12 @@ def main() -> None:
     except SecretsError as error:
         tell_only(module, error.problems)
         module.fail_json(msg=str(error), problems=error.problems)
+    except ToolError as error:
+        text = (
+            f"Secret signing-keys cannot be made by the vendor's program: {error}. Mend that, or let this collection make the keysets: "
+            "circleci_secrets_keysets: own."
+        )
+        module.fail_json(msg=text, problems=[text])
     except PkiError as error:
         tell_only(module, [f"A certificate or key {error}."])
         module.fail_json(msg=f"A certificate or key {error}.", problems=[str(error)])
@@ -506,9 +538,15 @@ def carry_out(module: AnsibleModule) -> tuple[dict[str, Any], list[str], list[Fi
     if problem and state != "verified":
         raise SecretsError([problem])
     site = Site(params["namespace"], params["release_name"], params["domain"])
-    prepared = PreparedSecrets(site, kept or {}) if state == "prepared" else None
+    tool = None
+    if state == "prepared":
+        store: SecretStore = PreparedSecrets(site, kept or {})
+    else:
+        api = KubernetesClient(params["kubeconfig"], params["context"])
+        store = SecretStore(api, site)
+        tool = vendor_tool(params, api, store)
     keeper = Keeper(
-        prepared or SecretStore(KubernetesClient(params["kubeconfig"], params["context"]), site),
+        store,
         params["plan"],
         {name: params[name] for name in (*SECRET_INPUTS, *PLAIN_INPUTS)},
         # What is prepared stays in memory: it can be made in check mode too.
@@ -517,6 +555,8 @@ def carry_out(module: AnsibleModule) -> tuple[dict[str, Any], list[str], list[Fi
         regenerate_lost=params["regenerate_lost"],
         kept=kept,
         given=params["given"],
+        keysets=params["keysets"],
+        tool=tool,
     )
     verbs = {"present": keeper.present, "prepared": keeper.present, "verified": keeper.verified, "absent": keeper.absent}
     report = verbs[state]()
@@ -525,6 +565,7 @@ def carry_out(module: AnsibleModule) -> tuple[dict[str, Any], list[str], list[Fi
         "secrets": report.secrets,
         "notices": report.warnings,
         "namespace_created": report.namespace_created,
+        "keysets": keeper.keysets_origin(),
     }
     escrow: list[Finding] = []
     if state != "absent" and not (report.errors and state != "verified"):
@@ -536,6 +577,25 @@ def carry_out(module: AnsibleModule) -> tuple[dict[str, Any], list[str], list[Fi
         after["escrow copy"] = f"in {result['kept']['where']}: {', '.join([*result['kept']['added'], *result['kept']['replaced']])}"
     result["diff"] = {"before": _lines(before), "after": _lines(after)}
     return result, report.errors, escrow
+
+
+def vendor_tool(params: Mapping[str, Any], api: KubeApi, store: SecretStore) -> Callable[[Mapping[str, Any]], VendorTool]:
+    """The vendor's program for keysets, where the private registry has it."""
+
+    def find(item: Mapping[str, Any]) -> Optional[str]:
+        authority = params["registry_ca"] or store.text(SITE_CA, "ca.crt")
+        client = RegistryClient(
+            str(item["registry"]), params["registry_username"] or None, params["registry_password"] or None, ca_data=authority or None,
+            patience=Patience(tries=1),
+        )  # fmt: skip
+        try:
+            return client.head_manifest(str(item["repository"]), str(item["tag"]))
+        except MirrorError as error:
+            raise ToolError(f"the private registry does not say whether it has it ({error})") from error
+        finally:
+            client.close()
+
+    return lambda item: VendorTool(api, lambda: PodExec(params["kubeconfig"], params["context"]), params["namespace"], item, find)
 
 
 def open_store(store: Mapping[str, Any]) -> Optional[Store]:

@@ -128,8 +128,7 @@ def _config(kind: str) -> dict[str, Any]:
         "local-path": ["/usr/bin/local-path-provisioner"],
         "pause": ["/usr/bin/sleep", "infinity"],
         "docker-gc": ["/usr/local/bin/docker-gc"],
-        # takes orders, where the others take the name of their role
-        "keysets": [*PYTHON, "keysets"],
+        "keysets": ["server-keysets"],
         "nginx": ["/usr/sbin/nginx", "-g", "daemon off;"],
     }
     if kind == "shell":
@@ -154,7 +153,7 @@ def add(layout: Layout, ref: str, shared: Mapping[str, Layer]) -> str:
         stack.append(shared["nginx"])
     if kind in PROGRAMS:
         stack.append(shared[kind])
-    if _config(kind).get("Entrypoint", [])[:3] == PYTHON:
+    if kind == "keysets" or _config(kind).get("Entrypoint", [])[:3] == PYTHON:
         stack.append(shared["service"])
     identity = {"service": name, "tag": tag, "ref": ref, "role": kind, "stand-in": "yes", "reference": certainty(ref)}
     top = [Entry("etc/standin.json", json.dumps(identity, indent=1, sort_keys=True).encode() + b"\n")]
@@ -167,6 +166,9 @@ def add(layout: Layout, ref: str, shared: Mapping[str, Layer]) -> str:
         for command in ("pg_dump", "pg_dumpall", "pg_restore", "psql"):
             wrapper = f'#!/bin/sh\nexec /usr/lib/postgresql/15/bin/{command} "$@"\n'
             top.append(Entry(f"usr/local/bin/{command}", wrapper.encode(), 0o755))
+    if kind == "keysets":
+        wrapper = '#!/bin/sh\nexec /usr/bin/python3 -ISB /opt/standin/main.py keysets "$@"\n'
+        top.append(Entry("usr/local/bin/server-keysets", wrapper.encode(), 0o755))
     if kind == "docker-gc":
         top.append(Entry("usr/local/bin/docker-gc", DOCKER_GC, 0o755))
     if kind == "pause":

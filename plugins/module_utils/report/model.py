@@ -20,6 +20,7 @@ C(storage)       [{name, used_percent, used_bytes, capacity_bytes, detail}]; the
 C(queues)        [{name, waiting, detail}]
 C(licence)       {present, end, days_left}
 C(unmeasured)    [{what, why}]
+C(keysets)       vendor, own, given, or empty where nobody wrote down who made them
 C(secrets_in_values) [{key, rule, source, why}], Helm values that carry something secret
 C(waivers)       [{name, reason}]
 C(findings)      [{urgency, subject, found, expected, remedy, source}]
@@ -179,6 +180,9 @@ def _other_warnings(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not data["chart"].get("compared"):
         detail = data["chart"].get("detail") or "the vendor's chart was not at hand"
         result.append(_warn(4, "chart", f"The catalog was not compared with the vendor's chart: {detail}."))
+    if data.get("keysets") == "own":
+        text = "The keysets of artifacts and job history were made by this collection, in a form that was not tried against a running server."
+        result.append(_warn(4, "keysets", text))
     for item in data["listeners"]:
         who = f" ({item['process']})" if item.get("process") else ""
         result.append(_warn(3, str(item.get("host", "")),

@@ -17,6 +17,11 @@ _SERVICE = {"healthy": "ok", "degraded": "warn", "down": "bad", "missing": "bad"
 _EVIDENCE = {"passed": "ok", "failed": "bad", "not run": "none"}
 _VERDICT = {"proved": "ok", "failed": "bad", "unproved": "warn"}
 _URGENCY = {1: "bad", 2: "warn", 3: "none", 4: "none"}
+_KEYSETS = {
+    "vendor": "The keysets of artifacts and job history were made by the vendor's program.",
+    "own": "The keysets of artifacts and job history were made by this collection, in the form of the vendor's program.",
+    "given": "The keysets of artifacts and job history were given.",
+}
 UNKNOWN_IMPACT = "The vendor does not say."
 MANY = 60
 FEW = 8
@@ -210,6 +215,7 @@ def _rest(report: Mapping[str, Any]) -> str:
         f"<p>The vendor's chart {compared} with the catalog. {esc(chart.get('detail') or '')}</p>",
         "<h3>Secrets in the Helm values</h3>",
         table("Helm values that carry something secret", ("Key", "Rule", "Source", "Why"), exposed, "Every secret is in a Secret of its own.", titled=True),
+        f"<p>{_KEYSETS.get(str(report.get('keysets')), 'Who made the keysets of artifacts and job history was not written down.')}</p>",
         "<h3>Waivers</h3>",
         table("Requirements that the site knowingly does not meet", ("Requirement", "Reason"), waivers, "No requirement is waived.", titled=True),
     ]  # fmt: skip

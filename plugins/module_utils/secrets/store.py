@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Protocol
 
 from ..helm.kube import KubeApi, KubeError, core, get_or_none
 from . import generate, pki
@@ -24,6 +24,9 @@ PLAN_FORMAT = "onprem.circleci_server/secret-plan/1"
 OWNER_LABEL = "app.kubernetes.io/managed-by"
 OWNER = "onprem.circleci_server"
 SITE_ANNOTATION = "onprem.circleci-server/site"
+KEYSETS_ANNOTATION = "onprem.circleci-server/keysets"
+VENDOR, OWN, GIVEN = "vendor", "own", "given"
+"""Where the keysets of artifacts and job history come from: the vendor's program, this collection, the operator."""
 KEEP = {"helm.sh/resource-policy": "keep"}
 TLS_KEYS = ("tls.crt", "tls.key", "ca.crt")
 VENDOR_KEYS = ("cert.pem", "key.pem", "ca.pem")
@@ -36,6 +39,20 @@ class SecretsError(Exception):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = list(problems)
+
+
+class ToolError(Exception):
+    """Why the vendor's program for keysets could not be used, in one sentence."""
+
+
+class KeysetTool(Protocol):
+    """The vendor's program for keysets, see vendor_tool.py."""
+
+    def missing(self) -> str:
+        """Why there is no program to run, empty when there is one."""
+
+    def make(self) -> dict[str, str]:
+        """A keyset for each form."""
 
 
 @dataclass
@@ -222,9 +239,11 @@ class Keeper:
         regenerate_lost: Sequence[str] = (),
         kept: Optional[Mapping[str, Mapping[str, Any]]] = None,
         given: Optional[Mapping[str, Mapping[str, str]]] = None,
+        keysets: str = "auto",
+        tool: Optional[Callable[[Mapping[str, Any]], KeysetTool]] = None,
     ) -> None:
         """C(kept): manifests of a store, which bring back what the cluster lacks. C(given): texts by Secret and key, which
-        an existing site or a credential brings; they too fill gaps only."""
+        an existing site or a credential brings; they too fill gaps only. C(keysets): auto, vendor or own."""
         if plan.get("format") != PLAN_FORMAT:
             raise SecretsError([f"plan has the format {plan.get('format')!r}: allowed is {PLAN_FORMAT}."])
         self.store = store
@@ -237,6 +256,8 @@ class Keeper:
         self.kept = dict(kept or {})
         self.given = {name: dict(texts) for name, texts in (given or {}).items()}
         self._made_authorities: dict[str, pki.Pair] = {}
+        self._keysets = keysets
+        self._tool = tool
 
     # -- the three verbs ------------------------------------------------------------------------------------------
 
@@ -597,9 +618,17 @@ class Keeper:
             self.report.add(name, "restored", keys, "from circleci_secrets_given" if name in self.given else "from the store")
             return
         if verdict == "create":
-            if self.write:
+            detail = str(item.get("purpose") or "")
+            if item.get("tool"):
+                origin, tool, said = self._origin(item)
+                detail += f"; {said}"
+                if self.write:
+                    texts = tool.make() if tool else {}
+                    annotations = {**(item.get("annotations") or {}), KEYSETS_ANNOTATION: origin}
+                    self.store.create({**item, "annotations": annotations}, self._make(item, texts))
+            elif self.write:
                 self.store.create(item, self._make(item))
-            self.report.add(name, "created", keys, str(item.get("purpose") or ""))
+            self.report.add(name, "created", keys, detail)
             return
         if verdict == "metadata":
             detail = f"gets {', '.join(self._metadata_gaps(item))}"
@@ -627,6 +656,27 @@ class Keeper:
             self.store.patch(name, body)
         self.report.add(name, "updated", sorted(changes), "follows the operator's input")
 
+    def _origin(self, item: Mapping[str, Any]) -> tuple[str, Optional[KeysetTool], str]:
+        """Who makes the keysets, and why."""
+        given = self._from_inputs(item)
+        if all(name in given for name in self._key_names(item)):
+            return GIVEN, None, "given"
+        if self._keysets == OWN:
+            return OWN, None, "made by this collection, as asked"
+        tool = self._tool(item["tool"]) if self._tool else None
+        missing = tool.missing() if tool else "there is no cluster yet to run the vendor's program in"
+        if not missing:
+            return VENDOR, tool, "made by the vendor's program server-keysets"
+        if self._keysets == VENDOR:
+            raise ToolError(missing)
+        return OWN, None, f"made by this collection, since {missing}"
+
+    def keysets_origin(self) -> str:
+        """Who made the keysets that are there: vendor, own, given, or empty when nobody wrote it down."""
+        name = next((str(item["name"]) for item in self.items if item.get("tool")), "")
+        metadata = (self.store.objects.get(name) or {}).get("metadata") or {}
+        return str((metadata.get("annotations") or {}).get(KEYSETS_ANNOTATION) or "")
+
     def _merged_login(self, item: Mapping[str, Any]) -> str:
         """Other registries of the same pull Secret stay."""
         fresh = json.loads(
@@ -639,7 +689,8 @@ class Keeper:
             kept = fresh
         return _encode(json.dumps(kept, sort_keys=True, separators=(",", ":")), "plain")
 
-    def _make(self, item: Mapping[str, Any]) -> dict[str, str]:
+    def _make(self, item: Mapping[str, Any], made: Optional[Mapping[str, str]] = None) -> dict[str, str]:
+        """The data of a new Secret; C(made) are texts by form that a program of the vendor made."""
         maker = str(item["maker"])
         given = self._from_inputs(item)
         if maker in ("input", "docker_config") or (maker in ("certificate", "authority") and given):
@@ -669,6 +720,11 @@ class Keeper:
                 texts[name] = texts[other] if other in texts else decode(given[other], str(key.get("encoding") or "plain"))
             elif maker == "alphanumeric":
                 texts[name] = generate.alphanumeric(int(key["length"]))
+            elif made and key.get("form") in made:
+                texts[name] = made[str(key["form"])]
+                problems = _check_text(key, texts[name])
+                if problems:
+                    raise ToolError(f"what it printed for {name} {problems[0]}")
             else:
                 texts[name] = _MAKERS[str(key["form"])]()
         encodings = {str(key["name"]): str(key.get("encoding") or "plain") for key in item["keys"]}

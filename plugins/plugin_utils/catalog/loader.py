@@ -74,11 +74,11 @@ class Catalog:
     def comparison(self, release: str) -> dict[str, Any]:
         """Whether the facts of a release were compared with the vendor's chart, and with which: a report says it as it is."""
         if self._overlay is None:
-            return {"compared": False, "chart": "", "detail": "no circleci_catalog_overlay is given; the verb chart_check makes one"}
+            return {"compared": False, "chart": "", "digest": "", "detail": "no circleci_catalog_overlay is given; the verb chart_check makes one"}
         chart = self._overlay.chart
-        found = {"compared": False, "chart": chart.title}
+        found = {"compared": False, "chart": chart.title, "digest": chart.digest}
         if self._overlay.release != release:
-            return {**found, "detail": f"circleci_catalog_overlay was made for release {self._overlay.release}, from {chart.title}"}
+            return {**found, "digest": "", "detail": f"circleci_catalog_overlay was made for release {self._overlay.release}, from {chart.title}"}
         if chart.stand_in:
             return {**found, "detail": f"it was compared with a stand-in only: {chart.title}"}
         return {**found, "compared": True, "detail": f"Compared with {chart.title}."}

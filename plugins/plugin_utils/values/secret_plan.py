@@ -10,6 +10,7 @@ from typing import Any
 from ..catalog import Catalog
 from .compose import compose
 from .model import SiteFacts, site_facts
+from .rules import image_path
 
 PLAN_FORMAT = "onprem.circleci_server/secret-plan/1"
 SITE_CA = "onprem-circleci-site-ca"
@@ -229,7 +230,19 @@ def _databases(facts: SiteFacts) -> list[dict[str, Any]]:
     ]
 
 
-def _product(facts: SiteFacts) -> list[dict[str, Any]]:
+def _keysets_tool(facts: SiteFacts, catalog: Catalog) -> dict[str, str]:
+    """Where the private registry has the vendor's program for keysets, if it was mirrored."""
+    image = next(image for image in catalog.images(facts.release) if image.role == "keysets")
+    org = f"{facts.registry.org}/" if facts.registry.org else ""
+    return {
+        "registry": facts.registry.host,
+        "repository": f"{org}{image_path(image.repository)}",
+        "tag": image.tag or "latest",
+        "pull_secret": next(iter(facts.registry.pull_secrets), ""),
+    }
+
+
+def _product(facts: SiteFacts, catalog: Catalog) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {
             "name": "license",
@@ -246,7 +259,8 @@ def _product(facts: SiteFacts) -> list[dict[str, Any]]:
                 _key("signing-key", form="signing_keyset", input="keyset_signing"),
                 _key("encryption-key", form="encryption_keyset", input="keyset_encryption"),
             ],
-            "purpose": "keysets that protect artifacts and job history; our own form, keep an escrow copy",
+            "tool": _keysets_tool(facts, catalog),
+            "purpose": "keysets that protect artifacts and job history; keep an escrow copy",
         },
         {
             "name": "api-token",
@@ -364,7 +378,7 @@ def secret_plan(
     """The Secrets of a site, authorities first, since the certificates after them need them."""
     certificates = _tls(facts, own_registry, own_object_storage, extra_names or {})
     items = _authorities(facts, bool(certificates))
-    items += _operator(facts) + _product(facts) + _databases(facts)
+    items += _operator(facts) + _product(facts, catalog) + _databases(facts)
     # One Secret with one password per service: the chart would make them at random, and databases and Secrets drift
     # apart when it renders again without the cluster.
     items += [

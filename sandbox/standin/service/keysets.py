@@ -28,7 +28,7 @@ def generate(kind: str) -> str:
 
 
 def run(arguments: list[str]) -> int:
-    if len(arguments) < 2 or arguments[0] != "generate":
+    if arguments[:1] != ["generate"] or len(arguments) < 2 or arguments[2:] not in ([], ["-a", "stdout"]):
         raise base.Refusal("usage: generate signing|encryption -a stdout")
     sys.stdout.write(generate(arguments[1]) + "\n")
     return 0

@@ -167,7 +167,7 @@ def test_packages_shed_what_no_image_needs() -> None:
 
 
 def test_programs_that_take_orders_get_them() -> None:
-    assert images._config("keysets")["Entrypoint"] == [*images.PYTHON, "keysets"]
+    assert images._config("keysets")["Entrypoint"] == ["server-keysets"]
     assert images._config("service")["Entrypoint"] == images.PYTHON
     assert images._config("shell") == {"Env": [images.PATH], "WorkingDir": "/", "Cmd": ["/bin/sh"]}
     assert images.kind_of("docker.io/circleci/docker-gc:2.0") == "docker-gc"

@@ -73,6 +73,8 @@ def test_reports_are_told_what_the_catalog_was_compared_with(tmp_path: Path, cha
     found = Catalog.load(overlay=written(tmp_path, **changes)).comparison(RELEASE)
     assert found["compared"] is compared
     assert detail in found["detail"]
+    # Of another release it says nothing about the chart at hand.
+    assert found["digest"] == ("" if "release" in changes else found["chart"].rpartition(", ")[2])
     assert Catalog.load().comparison(RELEASE)["compared"] is False
 
 

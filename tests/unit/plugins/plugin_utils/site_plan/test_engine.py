@@ -116,11 +116,11 @@ def test_the_same_inventory_gives_the_same_plan() -> None:
 
 
 def test_secrets_that_will_stand_in_the_values_are_listed() -> None:
-    overlay = {"smtp": {"host": "mail.example.com", "password": "canary"}}
+    overlay = {"smtp": {"host": "mail.example.com", "password": "laid-over"}}
     found = plan(facts=facts(overlay=overlay, smtp={"host": "mail.example.com", "user": "circleci"}))
     assert rows(found["secrets_in_values"], "key") == {"tls.privateKey", "smtp.password"}
     markdown, page = render_plan(found)
-    assert "## Secrets that stand in the Helm values" in markdown and "canary" not in markdown + page
+    assert "## Secrets that stand in the Helm values" in markdown and "laid-over" not in markdown + page
 
 
 def test_a_clean_site_has_no_problem() -> None:
