@@ -18,6 +18,7 @@ from .mirror.bundle import Bundle
 from .mirror.errors import EXIT_AGAIN, EXIT_REGISTRY, MirrorError, NetworkError, RegistryError, TrustError
 from .mirror.sign import Trust
 from .mirror.transport import Patience
+from .orbs.index import REPOSITORY as ORBS
 
 REGISTRY_SPEC: dict[str, Any] = {
     "registry": {"type": "str", "required": True},
@@ -47,13 +48,15 @@ def trust_explained(error: MirrorError) -> str:
 
 def contents(bundle: Bundle) -> dict[str, dict[str, str]]:
     """What a bundle brings, by kind: name in the registry to tag. The prefix of files and packages is left out."""
-    found: dict[str, dict[str, str]] = {"images": {}, "charts": {}, "files": {}, "packages": {}}
+    found: dict[str, dict[str, str]] = {"images": {}, "charts": {}, "files": {}, "packages": {}, "orbs": {}}
     for ref in bundle.refs:
         place, _colon, tag = ref.target.partition(":")
         if place.startswith("onprem/files/"):
             found["files"][place.removeprefix("onprem/files/")] = tag
         elif place.startswith("onprem/packages/"):
             found["packages"][place.removeprefix("onprem/packages/")] = tag
+        elif place == ORBS:
+            found["orbs"][place] = tag
         elif place.startswith("charts/"):
             found["charts"][place.removeprefix("charts/")] = tag
         else:

@@ -100,6 +100,17 @@ options:
     type: list
     elements: str
     default: []
+  orbs:
+    description:
+      - Exact versions of orbs, like V(circleci/node@5.2.0). Their sources travel with those of all orbs that they import, so that a server that reaches
+        nobody can publish them.
+    type: list
+    elements: str
+    default: []
+  orbs_host:
+    description: URL of the CircleCI whose registry has the orbs. It is asked without a token, so only public orbs are found.
+    type: str
+    default: https://circleci.com
   helm:
     description: The helm program.
     type: str
@@ -160,10 +171,11 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.bundle_plan import PlanError, PlanOptions, make_plan, names, write_plan
+from ..module_utils.bundle_plan import CLOUD, PlanError, PlanOptions, make_plan, names, write_plan
 from ..module_utils.mirror.access import Access
 from ..module_utils.mirror.errors import MirrorError
 from ..module_utils.mirror_module import forget_payload, logins, named_difference, vendor_explained
+from ..module_utils.orbs import Api, OrbError
 
 LIST_OF_DICT = {"type": "list", "elements": "dict", "default": []}
 LIST_OF_TEXT = {"type": "list", "elements": "str", "default": []}
@@ -189,6 +201,8 @@ def main() -> None:
             "packages_tag": {"type": "str", "default": "1"},
             "python": LIST_OF_TEXT,
             "python_requirements": LIST_OF_TEXT,
+            "orbs": LIST_OF_TEXT,
+            "orbs_host": {"type": "str", "default": CLOUD},
             "helm": {"type": "str", "default": "helm"},
             "refresh": {"type": "bool", "default": False},
             "credentials": {"type": "dict", "default": {}, "no_log": True},
@@ -198,7 +212,12 @@ def main() -> None:
     )
     forget_payload(module)
     given = module.params
+    try:
+        orb_api = Api(given["orbs_host"], ca_certificate=given["ca_certificate"])
+    except OrbError:
+        module.fail_json(msg="ca_certificate: holds no certificate in PEM form")
     options = PlanOptions(
+        orb_api=orb_api,
         lock=Path(given["lock"]),
         work_dir=Path(given["work_dir"]),
         access=Access(credentials=logins(given["credentials"]), ca_data=given["ca_certificate"] or None),
@@ -206,7 +225,7 @@ def main() -> None:
             key: given[key]
             for key in (
                 "chart", "values", "images", "known_repositories", "relocation_keys", "extra_images", "private_registries", "platforms", "files",
-                "local_files", "packages", "packages_tag", "python", "python_requirements", "helm", "refresh",
+                "local_files", "packages", "packages_tag", "python", "python_requirements", "orbs", "helm", "refresh",
             )
         },
     )  # fmt: skip

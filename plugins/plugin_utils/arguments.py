@@ -28,6 +28,7 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _HOSTNAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*", re.IGNORECASE)
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+_ORB = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9_-]+@(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}")
 _MINIMUM_PART_SIZE = 1024 * 1024
 
 
@@ -226,6 +227,10 @@ def _check_meaning(argument: Argument, value: t.Any, catalog: VendorFacts, findi
         for origin in value:
             if not _ORIGIN.fullmatch(origin):
                 findings.add(argument.name, origin, "an origin without a path, such as https://app.ci.example.com")
+    elif argument.check == "orbs":
+        for orb in value:
+            if not _ORB.fullmatch(orb):
+                findings.add(argument.name, orb, "an exact version namespace/orb@major.minor.patch, such as circleci/node@5.2.0")
     elif argument.check == "gates":
         for gate in value:
             if gate not in GATES:

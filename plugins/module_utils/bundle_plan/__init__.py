@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
+from .orbs import CLOUD
 from .plan import Plan, PlanOptions, make_plan, names, write_plan
 from .tools import PlanError, unpack_chart
 
-__all__ = ["Plan", "PlanError", "PlanOptions", "make_plan", "names", "unpack_chart", "write_plan"]
+__all__ = ["CLOUD", "Plan", "PlanError", "PlanOptions", "make_plan", "names", "unpack_chart", "write_plan"]

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ..discovery import DiscoveryError, DiscoveryResult, FoundRef, Why, discover
+from ..discovery.references import parse_or_none
 from ..mirror.access import Access
 from ..mirror.errors import MirrorError, NetworkError
 from ..mirror.lock import FORMAT, Lock
 from ..mirror.oci import Reference
 from ..oci_file import FileError, extract_member
+from ..orbs import Api
 from ..os_packages import PackageError, Target, index_text, resolve
+from .orbs import CLOUD, collect_orbs
 from .tools import NotThere, PlanError, Web, checksum_of, fetch_chart, fingerprint, sha256_file, write_private
 from .wheels import REQUIREMENTS, WHEELS_TYPE, artifact_of, requirements_text, resolve_wheels, sizes
 
@@ -48,11 +51,13 @@ class PlanOptions:
     packages_tag: str = "1"
     python: Sequence[str] = ()
     python_requirements: Sequence[str] = ()
+    orbs: Sequence[str] = ()
     private_registries: Sequence[str] = ()
     helm: str = "helm"
     refresh: bool = False
     access: Access = field(default_factory=Access)
     web: Web = field(default_factory=Web)
+    orb_api: Api = field(default_factory=lambda: Api(CLOUD))
 
 
 @dataclass
@@ -99,7 +104,7 @@ def make_plan(options: PlanOptions) -> Plan:
             }
         )
         files = _files(options, found.tags, plan, problems)
-        artifacts = [*_packages(options, plan, problems), *_wheels(options, plan, problems)]
+        artifacts = [*_packages(options, plan, problems), *_wheels(options, plan, problems), *_orbs(options, refs, plan, problems)]
     if problems:
         listing = "\n".join(f"  - {problem}" for problem in problems)
         raise PlanError(f"{len(problems)} problem(s), the lock was not changed:\n{listing}")
@@ -170,7 +175,7 @@ def _fingerprint(options: PlanOptions) -> str:
         [
             options.chart, options.values, options.images, options.known_repositories, options.relocation_keys, options.extra_images, options.platforms,
             options.files, local, options.packages, options.packages_tag, options.private_registries,
-            options.python, options.python_requirements if options.python else (),
+            options.python, options.python_requirements if options.python else (), options.orbs,
         ]
     )  # fmt: skip
 
@@ -368,6 +373,22 @@ def _wheels(options: PlanOptions, plan: Plan, problems: list[str]) -> list[dict[
         why = [Why("your variables", "circleci_bundle_python", f"Ansible and its libraries for a control host with Python {python}").as_dict()]
         result.append({"repo": artifact_of(python), "tag": options.packages_tag, "artifact_type": WHEELS_TYPE, "files": files, "why": why})
     return result
+
+
+def _orbs(options: PlanOptions, refs: Sequence[Mapping[str, Any]], plan: Plan, problems: list[str]) -> list[dict[str, Any]]:
+    if not options.orbs:
+        return []
+    orbs = collect_orbs(options.orbs, options.orb_api, plan.before, options.lock.parent, refresh=options.refresh)
+    problems += orbs.problems
+    plan.side_files.update(orbs.side_files)
+    held = {str(entry["ref"]) for entry in refs}
+    lacking = sorted({image for image in orbs.images if (found := parse_or_none(image)) is not None and found.name not in held})
+    if lacking:
+        plan.warnings.append(
+            f"executors and jobs of the orbs run in {len(lacking)} image(s) that the bundle does not hold: {', '.join(lacking)}. "
+            "Name those that your jobs use in circleci_extra_images"
+        )
+    return [{**orbs.artifact, "tag": options.packages_tag}] if orbs.artifact else []
 
 
 def _sha256(text: str) -> str:

@@ -25,6 +25,7 @@ from ansible_collections.onprem.circleci_server.plugins.modules import (
     bundle_verify,
 )
 from ansible_collections.onprem.circleci_server.tests.unit.helpers.modules import run_module
+from ansible_collections.onprem.circleci_server.tests.unit.helpers.orb_stand_in import serve_orbs
 from ansible_collections.onprem.circleci_server.tests.unit.helpers.registry_stub import Stub, serve
 
 HELM = """#!/bin/sh
@@ -435,3 +436,41 @@ def test_what_cannot_be_extracted(packages: World, options: dict[str, Any], sent
 def test_patterns(packages: World) -> None:
     result = extract(packages, packages=False, files=["*_all.deb"])
     assert len(result["files"]) == 5 and "package" not in result["files"][0]
+
+
+def test_orbs_travel_with_what_they_import(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(AnsibleModule, "warn", lambda _self, text: warnings.append(text))
+    with serve_orbs() as cloud:
+        cloud.add("circleci/aws-cli@5.1.3", 'version: 2.1\nexecutors: {default: {docker: [{image: "cimg/base:stable"}]}}\n')
+        cloud.add("circleci/aws-ecr@9.5.0", "version: 2.1\norbs: {cli: circleci/aws-cli@5}\n")
+        wanted: dict[str, Any] = {"orbs": ["circleci/aws-ecr@9.5.0"], "orbs_host": cloud.url}
+        planned = world.plan(**wanted)
+        (artifact,) = [item for item in planned["lock"]["artifacts"] if item["repo"] == "onprem/orbs"]
+        assert [item["filename"] for item in artifact["files"]] == ["orbs.json", "circleci/aws-cli@5.1.3.yml", "circleci/aws-ecr@9.5.0.yml"]
+        assert [item["rule"] for item in artifact["why"]] == ["circleci/aws-cli@5.1.3: imported by circleci/aws-ecr@9.5.0", "circleci/aws-ecr@9.5.0: circleci_orbs"]
+        assert "image(s) that the bundle does not hold: cimg/base:stable. Name those that your jobs use in circleci_extra_images" in " ".join(warnings)
+        world.fetch()
+        first = json.loads((world.bundle / "bundle.json").read_text())["id"]
+        assert world.load()["contents"]["orbs"] == {"onprem/orbs": "1"}
+
+        # A newer version appears: the lock keeps what it pins, a refresh follows, and what is published stays what it was.
+        cloud.add("circleci/aws-cli@5.2.0", "version: 2.1\n")
+        cloud.asked.clear()
+        again = world.plan(**wanted, extra_images=[f"{world.vendor.host}/frontend:1"])
+        assert [item for item in again["lock"]["artifacts"] if item["repo"] == "onprem/orbs"] == [artifact] and cloud.asked == []
+        world.plan(**wanted)
+        world.fetch()
+        assert json.loads((world.bundle / "bundle.json").read_text())["id"] == first
+        refreshed = world.plan(**wanted, refresh=True)
+        assert "circleci/aws-cli@5.2.0.yml" in json.dumps(refreshed["lock"])
+        cloud.versions["circleci/aws-ecr"]["9.5.0"] = "version: 2.1\n"
+        before = world.lock.read_bytes()
+        refused = world.plan(**wanted, refresh=True)
+        assert refused["failed"] and "circleci/aws-ecr@9.5.0 has the sha256" in refused["msg"] and world.lock.read_bytes() == before
+
+
+def test_orbs_that_cannot_be_had_leave_the_lock_alone(world: World) -> None:
+    with serve_orbs() as cloud:
+        refused = world.plan(orbs=["acme/nothing@1.0.0", "acme/nothing"], orbs_host=cloud.url)
+    assert refused["failed"] and "2 problem(s)" in refused["msg"] and "acme/nothing@1.0.0 is not in the registry" in refused["msg"] and not world.lock.exists()
