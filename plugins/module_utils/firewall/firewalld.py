@@ -12,8 +12,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import shlex
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from .base import LOAD, UNIT_FILE, Backend, Change, Snapshot
@@ -26,6 +25,34 @@ ACCEPT_PRIORITY = -20470
 DROP_PRIORITY = -20469
 # Zones that container and VM managers fill and own.
 FOREIGN_ZONES = ("docker", "docker-forwarding", "libvirt", "libvirt-routed", "podman", "nm-shared")
+
+# firewall-cmd starts Python for each question and asks firewalld three times for each rule that it adds, and firewalld then writes the whole zone anew.
+# The library below firewall-cmd, which is where firewall-cmd is, looks at everything in one start and hands firewalld the rules of a zone at once.
+CLIENT = """
+import json, sys
+try:
+    from firewall.client import FirewallClient
+    client = FirewallClient()
+    config = client.config()
+    def settings(zone, when):
+        return client.getZoneSettings(zone) if when == "now" else config.getZoneByName(zone).getSettings()
+    def write(zone, when, found):
+        client.setZoneSettings(zone, found) if when == "now" else config.getZoneByName(zone).update(found)
+    if sys.argv[1] == "look":
+        names = {"now": client.getZones(), "always": config.getZoneNames()}
+        rules = {when: {zone: settings(zone, when).getRichRules() for zone in zones} for when, zones in names.items()}
+        json.dump({"default": client.getDefaultZone(), "active": list(client.getActiveZones()), "rules": rules}, sys.stdout)
+    else:
+        for step in json.load(sys.stdin):
+            found = settings(step["zone"], step["when"])
+            for rule in step["remove"]:
+                if found.queryRichRule(rule): found.removeRichRule(rule)
+            for rule in step["add"]:
+                if not found.queryRichRule(rule): found.addRichRule(rule)
+            write(step["zone"], step["when"], found)
+except Exception as error:
+    sys.exit("firewalld: %s" % error)
+"""
 
 
 def rich_rules(plan: Plan) -> list[str]:
@@ -51,10 +78,10 @@ def rich_rules(plan: Plan) -> list[str]:
     return list(dict.fromkeys(result))
 
 
-def ours(text: str) -> list[str]:
-    """Our rules out of a listing."""
+def ours(rules: Iterable[str]) -> list[str]:
+    """Our rules among those of a zone."""
     marks = (f'priority="{ACCEPT_PRIORITY}"', f'priority="{DROP_PRIORITY}"')
-    return sorted(line.strip() for line in text.splitlines() if any(mark in line for mark in marks))
+    return sorted(rule for rule in rules if any(mark in rule for mark in marks))
 
 
 class _ForwardOnly(Nftables):
@@ -71,63 +98,59 @@ class Firewalld(Backend):
         self.forward = _ForwardOnly(system)
         self._zones: list[str] = []
 
-    def _ask(self, *arguments: str) -> str:
-        return self.system.run(["firewall-cmd", *arguments], check=True).out
+    def _client(self) -> list[str]:
+        """The interpreter that has firewalld's library: that of firewall-cmd."""
+        program = self.system.which("firewall-cmd") or "firewall-cmd"
+        words = (self.system.read(program) or "").partition("\n")[0].lstrip("#!").split()
+        if not words or "python" not in words[0]:
+            raise FirewallError(f"{program} does not name the Python that runs it in its first line; firewalld as distributions pack it is needed")
+        return [words[0], "-c", CLIENT]
 
-    @staticmethod
-    def _ask_at_once(questions: list[Callable[[], Any]]) -> list[Any]:
-        """Each start of firewall-cmd costs a fifth of a second, nearly all of it in the client."""
-        with ThreadPoolExecutor(len(questions)) as pool:
-            return [answer.result() for answer in [pool.submit(question) for question in questions]]
+    def _look(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.system.run([*self._client(), "look"], check=True).out)
+        found = [str(zone) for zone in (answer["default"], *answer["active"])]
+        self._zones = [zone for zone in dict.fromkeys(found) if zone and zone not in FOREIGN_ZONES]
+        return answer
 
     def zones(self) -> list[str]:
         """The default zone and the active ones, without those of container managers."""
         if not self._zones:
-            default, active = self._ask_at_once([lambda: self._ask("--get-default-zone"), lambda: self._ask("--get-active-zones")])
-            found = [default.strip(), *(line.split()[0] for line in active.splitlines() if line[:1].strip())]
-            self._zones = [zone for zone in dict.fromkeys(found) if zone and zone not in FOREIGN_ZONES]
+            self._look()
         return self._zones
 
     def _scope(self) -> dict[str, dict[str, list[str]]]:
         """Our rules by zone, at run time and for good; zones that we left long ago are looked at as well."""
+        listed: Mapping[str, Mapping[str, list[str]]] = self._look()["rules"]
         result: dict[str, dict[str, list[str]]] = {}
-        zones, *listings = self._ask_at_once([self.zones, lambda: self._ask("--list-all-zones"), lambda: self._ask("--permanent", "--list-all-zones")])
-        for when, listing in zip(("now", "always"), listings):
-            zone = ""
-            for line in listing.splitlines():
-                if line[:1].strip():
-                    zone = line.split()[0]
-                else:
-                    found = ours(line)
-                    if found:
-                        result.setdefault(zone, {"now": [], "always": []})[when] += found
-        for zone in zones:
-            result.setdefault(zone, {"now": [], "always": []})
-        return {zone: {when: sorted(rules) for when, rules in times.items()} for zone, times in sorted(result.items())}
+        for zone in sorted({*listed["now"], *listed["always"]}):
+            times = {when: ours(listed[when].get(zone, [])) for when in ("now", "always")}
+            if zone in self._zones or any(times.values()):
+                result[zone] = times
+        return result
 
     def snapshot(self) -> Snapshot:
         forward = self.forward.snapshot()
         return Snapshot(forward.files, json.dumps({"zones": self._scope(), "forward": forward.live}, sort_keys=True))
 
     def _steps(self, have: dict[str, dict[str, list[str]]], want: dict[str, dict[str, list[str]]]) -> str:
-        text = ""
+        steps: list[dict[str, Any]] = []
         for zone in sorted({*have, *want}):
             # For good first: a host that dies in between comes back with the new rules, not with half of them.
             for when in ("always", "now"):
                 old = have.get(zone, {}).get(when, [])
                 new = want.get(zone, {}).get(when, [])
-                options = ["firewall-cmd", *(["--permanent"] if when == "always" else []), f"--zone={zone}"]
-                # What is let in comes first, so that no moment is closed that should be open.
                 adding = [rule for rule in new if rule not in old]
-                for rules, verb in (
-                    ([rule for rule in adding if rule.endswith(" accept")], "add"),
-                    ([rule for rule in old if rule not in new], "remove"),
-                    ([rule for rule in adding if not rule.endswith(" accept")], "add"),
+                # What is let in comes first, so that no moment is closed that should be open.
+                for add, remove in (
+                    ([rule for rule in adding if rule.endswith(" accept")], []),
+                    ([rule for rule in adding if not rule.endswith(" accept")], [rule for rule in old if rule not in new]),
                 ):
-                    for start in range(0, len(rules), 100):
-                        portion = [f"--{verb}-rich-rule={rule}" for rule in rules[start : start + 100]]
-                        text += " ".join(shlex.quote(word) for word in [*options, *portion]) + " >/dev/null\n"
-        return text
+                    if add or remove:
+                        steps.append({"zone": zone, "when": when, "add": add, "remove": remove})
+        if not steps:
+            return ""
+        command = " ".join(shlex.quote(word) for word in [*self._client(), "change"])
+        return f"{command} <<'END_OF_STEPS'\n{json.dumps(steps)}\nEND_OF_STEPS\n"
 
     def _wanted(self, plan: Optional[Plan]) -> dict[str, dict[str, list[str]]]:
         if plan is None:

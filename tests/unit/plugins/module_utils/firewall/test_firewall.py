@@ -182,7 +182,7 @@ def test_firewalld_rules_are_told_apart_by_priority() -> None:
     rules = firewalld.rich_rules(parse_plan(RULES, "guard"))
     assert 'rule priority="-20470" family="ipv4" source address="10.0.0.1" port port="22" protocol="tcp" accept' in rules
     assert 'rule priority="-20469" port port="22" protocol="tcp" drop' in rules
-    listing = "  rich rules:\n\t" + "\n\t".join([*rules, 'rule family="ipv4" source address="1.2.3.4" accept'])
+    listing = [*rules, 'rule family="ipv4" source address="1.2.3.4" accept']
     assert firewalld.ours(listing) == sorted(rules)
 
 
