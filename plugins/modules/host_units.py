@@ -71,7 +71,21 @@ options:
         type: str
         choices: [started, stopped, absent]
         default: started
+      restart: {description: "Restart the unit if it runs, since something changed that is no file of this call.", type: bool, default: false}
       restart_on: {description: Paths whose change restarts the unit. Without it every file of the call does., type: list, elements: path}
+  drain:
+    description:
+      - Drains the Nomad client of this host before one of the units that runs is stopped or restarted, and lets it take jobs again when it is ready after
+        that. A client that somebody else has set aside stays aside.
+      - It asks the client at its own address on this host. Where none answers there is nothing to drain; where its servers do not, it says so and goes on.
+    type: dict
+    suboptions:
+      units: {description: Names of the units., type: list, elements: str, required: true}
+      deadline: {description: "Seconds that jobs have to end; then the servers stop them. V(0) does not drain.", type: int, required: true}
+      marker:
+        description: File that tells the next run of a client that was drained and does not take jobs again yet.
+        type: path
+        required: true
 attributes:
   check_mode:
     support: full
@@ -112,6 +126,8 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.host.units import HostError, HostUnits, file_from, folder_from, unit_from, user_from
+from ..module_utils.nomad.drain import ADDRESS, DrainError, NodeDrain
+from ..module_utils.nomad.transport import AddressTransport
 
 _ATTRIBUTES = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
 
@@ -157,13 +173,26 @@ def main() -> None:
                     "content": {"type": "str"},
                     "enabled": {"type": "bool", "default": True},
                     "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
+                    "restart": {"type": "bool", "default": False},
                     "restart_on": {"type": "list", "elements": "path"},
+                },
+            },
+            "drain": {
+                "type": "dict",
+                "options": {
+                    "units": {"type": "list", "elements": "str", "required": True},
+                    "deadline": {"type": "int", "required": True},
+                    "marker": {"type": "path", "required": True},
                 },
             },
         },
         supports_check_mode=True,
     )
     options = module.params
+    drain, around = options["drain"], {}
+    if drain:
+        client = NodeDrain(AddressTransport(ADDRESS), drain["deadline"], Path(drain["marker"]))
+        around = {name if "." in name else f"{name}.service": client for name in drain["units"]}
     try:
         outcome = HostUnits(
             [folder_from(item) for item in options["directories"]],
@@ -171,9 +200,12 @@ def main() -> None:
             [unit_from(item) for item in options["units"]],
             users=[user_from(item) for item in options["users"]],
             absent_folders=[Path(path) for path in options["absent_directories"]],
+            around=around,
         ).apply(check=module.check_mode)
-    except HostError as error:
+    except (HostError, DrainError) as error:
         module.fail_json(msg=str(error))
+    for note in client.notes if drain else ():
+        module.warn(note)
     module.exit_json(changed=outcome.changed, changes=outcome.changes, restarted=outcome.restarted, diff=outcome.diff)
 
 

@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,7 @@ class Cluster:
     rpc: str
     folder: Path
     clients: dict[str, Process]
+    ports: dict[str, int] = field(default_factory=dict)
 
     @property
     def api(self) -> NomadClient:
@@ -114,6 +115,7 @@ class Cluster:
     def start_client(self, name: str, extra: str = "") -> None:
         home = self.folder / name
         home.mkdir(exist_ok=True)
+        port = self.ports.setdefault(name, free_port())
         config = home / "client.hcl"
         config.write_text(
             f"""
@@ -129,7 +131,7 @@ advertise {{
   serf = "{HOST}"
 }}
 ports {{
-  http = {free_port()}
+  http = {port}
 }}
 client {{
   enabled    = true

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 UNIT_FOLDER = Path("/etc/systemd/system")
 NOT_SHOWN = "(content is not shown)\n"
@@ -76,6 +76,19 @@ class Unit:
     state: str = "started"
     restart_on: Optional[Sequence[str]] = None
     """Paths whose change restarts the unit; None is every file of the call."""
+    restart: bool = False
+    """Restart it if it runs, since something changed that is no file of the call."""
+
+
+class Around(Protocol):
+    """What is to happen before a unit that runs is stopped or restarted, and after it runs again. Both say what was, or would be, done."""
+
+    def due(self) -> bool:
+        """Whether an earlier run was killed between both."""
+
+    def before(self, check: bool) -> str: ...
+
+    def after(self, check: bool, drained: bool) -> str: ...
 
 
 @dataclass
@@ -156,6 +169,7 @@ class HostUnits:
         absent_folders: Sequence[Path] = (),
         unit_folder: Path = UNIT_FOLDER,
         run: Runner = run_command,
+        around: Optional[Mapping[str, Around]] = None,
     ) -> None:
         self._folders = folders
         self._files = [*files, *self._unit_files(units, unit_folder)]
@@ -164,6 +178,7 @@ class HostUnits:
         self._absent_folders = absent_folders
         self._unit_folder = unit_folder
         self._run = run
+        self._around = dict(around or {})
 
     @staticmethod
     def _unit_files(units: Sequence[Unit], folder: Path) -> list[File]:
@@ -279,6 +294,8 @@ class HostUnits:
                 continue
             found = self._show(unit.name)
             if found.get("ActiveState") in ("active", "activating", "failed", "reloading") or found.get("UnitFileState") == "enabled":
+                if unit.name in self._around and found.get("ActiveState") == "active":
+                    _note(outcome, self._around[unit.name].before(check))
                 outcome.changes.append(f"stop {unit.name}")
                 if not check:
                     self._systemctl("disable", "--now", unit.name)
@@ -301,13 +318,23 @@ class HostUnits:
             return
         own = str(self._unit_folder / unit.name)
         watched = changed_paths if unit.restart_on is None else [path for path in changed_paths if path in unit.restart_on or path == own]
-        if active and not watched:
+        around = self._around.get(unit.name)
+        if active and not watched and not unit.restart and not (around and around.due()):
             return
+        drained = around.before(check) if around and active else ""
+        _note(outcome, drained)
         outcome.changes.append(f"{'restart' if active else 'start'} {unit.name}")
         if active:
             outcome.restarted.append(unit.name)
         if not check:
             self._systemctl("restart" if active else "start", unit.name)
+        if around:
+            _note(outcome, around.after(check, bool(drained)))
+
+
+def _note(outcome: Outcome, change: str) -> None:
+    if change:
+        outcome.changes.append(change)
 
 
 def folder_from(data: Mapping[str, Any]) -> Folder:
@@ -334,4 +361,4 @@ def user_from(data: Mapping[str, Any]) -> User:
 def unit_from(data: Mapping[str, Any]) -> Unit:
     """A unit out of a module's option."""
     name = data["name"] if "." in data["name"] else f"{data['name']}.service"
-    return Unit(name, data["content"], data["enabled"], data["state"], data["restart_on"])
+    return Unit(name, data["content"], data["enabled"], data["state"], data["restart_on"], data["restart"])

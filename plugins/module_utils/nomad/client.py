@@ -98,6 +98,35 @@ class NomadClient:
     def nodes(self) -> list[Node]:
         return [_node(item) for item in self._list("nodes")]
 
+    def own_node(self) -> str:
+        """Id of the node that the agent behind the address is, empty when it is no client."""
+        answer = self._transport.request("GET", "agent/self")
+        stats = answer.get("stats") if isinstance(answer, dict) else None
+        return str(((stats or {}).get("client") or {}).get("node_id") or "")
+
+    def node(self, node: str) -> Node:
+        answer = self._transport.request("GET", f"node/{quote(node, safe='')}")
+        if not isinstance(answer, dict):
+            raise NomadError(f"Nomad answered GET /v1/node/{node} with no node; is there something else behind that address?", 200)
+        return _node(answer)
+
+    def running(self, node: str) -> list[str]:
+        """Names of what runs on a node; jobs of the type system run on every node and are left out."""
+        found = self._list(f"node/{quote(node, safe='')}/allocations")
+        return [
+            str(item.get("Name") or item.get("ID"))
+            for item in found
+            if item.get("ClientStatus") in ("pending", "running") and str((item.get("Job") or {}).get("Type")) not in ("system", "sysbatch")
+        ]
+
+    def drain(self, node: str, seconds: int) -> None:
+        """Take no new jobs; those that run may end until the deadline. The node stays ineligible after it."""
+        wish = {"DrainSpec": {"Deadline": seconds * 10**9, "IgnoreSystemJobs": True}, "MarkEligible": False}
+        self._transport.request("POST", f"node/{quote(node, safe='')}/drain", None, wish)
+
+    def make_eligible(self, node: str) -> None:
+        self._transport.request("POST", f"node/{quote(node, safe='')}/eligibility", None, {"Eligibility": "eligible"})
+
     def jobs(self, prefix: str = "") -> list[str]:
         """Ids of jobs."""
         return [str(item["ID"]) for item in self._list("jobs", {"prefix": prefix} if prefix else None)]
@@ -160,7 +189,8 @@ def _node(item: Mapping[str, Any]) -> Node:
         status=str(item.get("Status") or ""),
         status_detail=str(item.get("StatusDescription") or ""),
         eligible=item.get("SchedulingEligibility") == "eligible",
-        draining=bool(item.get("Drain")),
+        # A list of nodes has Drain, a node alone has its strategy.
+        draining=bool(item.get("Drain") or item.get("DrainStrategy")),
         pool=str(item.get("NodePool") or ""),
         drivers=drivers,
     )

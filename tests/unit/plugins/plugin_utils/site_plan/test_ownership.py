@@ -55,6 +55,7 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
     "nomad_client": [
         {
             "circleci_nomad_client_registry": ACCESS,
+            "__circleci_nomad_client_binary": {"changed": False},
             "circleci_nomad_client_name": "nomad1",
             "circleci_nomad_client_address": "192.0.2.41",
             "circleci_nomad_client_servers": ["ci.example.com:4647"],
@@ -107,6 +108,7 @@ def _host_units(given: Mapping[str, Any]) -> Iterator[str]:
     yield from (item["path"] for item in given.get("directories", []))
     yield from (item["path"].removeprefix("/etc/systemd/system/") for item in given.get("files", []) if item.get("state") != "absent")
     yield from (item["name"] for item in given.get("users", []))
+    yield from (item["marker"] for item in [given.get("drain")] if item)
     yield from (item["name"] if "." in item["name"] else f"{item['name']}.service" for item in given.get("units", []))
 
 
@@ -133,7 +135,7 @@ def _values(given: Mapping[str, Any]) -> Iterator[str]:
 
 # Module to the options that decide about names, and what follows from them.
 WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator[str]]]] = {
-    "onprem.circleci_server.host_units": (("directories", "files", "units", "users"), _host_units),
+    "onprem.circleci_server.host_units": (("directories", "files", "units", "users", "drain"), _host_units),
     "onprem.circleci_server.host_packages": (("names",), _values),
     "onprem.circleci_server.oci_file": (("dest",), _values),
     "onprem.circleci_server.firewall": ((), _firewall),
