@@ -132,6 +132,12 @@ $(MOTO)/.ready: | $(VENV)/.ready
 	@echo "==> installing moto into $(MOTO)"; rm -rf $(MOTO) && $(PYTHON) -m venv $(MOTO)
 	@$(MOTO)/bin/python -m pip install --quiet --disable-pip-version-check "moto[s3,server]==5.2.5" && touch $@
 
+# What requirements/cloud.txt names, as the control host of a site in a cloud has it.
+CLOUD_LIBRARIES := $(CACHE)/cloud-$(shell sha256sum requirements/cloud.txt | cut -c1-12)
+$(CLOUD_LIBRARIES)/.ready: | $(VENV)/.ready
+	@echo "==> installing the libraries of the clouds into $(CLOUD_LIBRARIES)"; rm -rf $(CLOUD_LIBRARIES) && $(PYTHON) -m venv $(CLOUD_LIBRARIES)
+	@$(CLOUD_LIBRARIES)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/cloud.txt && touch $@
+
 # Suites of make test-full that need no docker; each can be run by itself, and MIRROR, FIREWALL, NOMAD, STORES or BROWSER picks a part.
 .PHONY: test-mirror test-firewall test-store test-cloud test-nomad test-browser
 test-mirror: tree ## The mirror engine against real registries and a faulty network
@@ -161,8 +167,8 @@ test-store: tree $(AZURITE)/.ready $(MOTO)/.ready ## Object stores, real ones on
 	@$(SANDBOX) artifacts versitygw minio fake-gcs-server --build >/dev/null
 	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js MOTO_PYTHON=$(MOTO)/bin/python ONPREM_CIRCLECI_EVIDENCE=$(CURDIR)/build/stores $(BIN)/python -m pytest -q -rs -n 2 $(or $(STORES),tests/integration_store)
 
-test-cloud: tree $(MOTO)/.ready ## Firewalls of clouds by the verb cloud_prepare: AWS as moto has it, DigitalOcean as a strict stand-in
-	@echo "==> clouds"; $(RUN) MOTO_PYTHON=$(MOTO)/bin/python $(BIN)/python -m pytest -q -rs $(or $(CLOUDS),tests/integration_cloud)
+test-cloud: tree $(MOTO)/.ready $(CLOUD_LIBRARIES)/.ready ## Firewalls of clouds by the verb cloud_prepare: AWS as moto has it, the others as strict stand-ins
+	@echo "==> clouds"; $(RUN) MOTO_PYTHON=$(MOTO)/bin/python CLOUD_PYTHON=$(CLOUD_LIBRARIES)/bin/python $(BIN)/python -m pytest -q -rs -n 2 $(or $(CLOUDS),tests/integration_cloud)
 
 .PHONY: scenario-table
 scenario-table: toolchain ## Take over what the last runs of test-store and of the platform scenarios saw, and write docs/reference/scenarios.md

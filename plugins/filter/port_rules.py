@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
@@ -68,11 +70,39 @@ def _model(
     return model, problems + model.problems
 
 
-def _checked(*arguments: Any) -> PortModel:
-    model, problems = _model(*arguments)
-    if problems:
-        raise AnsibleFilterError("port model: " + "; ".join(str(problem) for problem in problems))
-    return model
+@dataclass(frozen=True)
+class SiteModel:
+    """What a filter over the model is asked about."""
+
+    model: PortModel
+    host: str
+    platform: str
+
+
+def over_model(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a filter of *answer*, which takes the model of a site and options of its own.
+
+    All these filters begin with the same six arguments, and are refused with all problems of the model at once.
+    """
+
+    @functools.wraps(answer)
+    def asked(
+        groups: Mapping[str, Any],
+        hostvars: Mapping[str, Any],
+        inventory_hostname: str,
+        release: str,
+        platform: str,
+        options: Mapping[str, Any] | None = None,
+        *more: Any,
+        catalog: Catalog = PLAIN,
+        **named: Any,
+    ) -> Any:
+        model, problems = _model(groups, hostvars, inventory_hostname, release, platform, options, catalog)
+        if problems:
+            raise AnsibleFilterError("port model: " + "; ".join(str(problem) for problem in problems))
+        return answer(SiteModel(model, inventory_hostname, platform), *more, **named)
+
+    return asked
 
 
 def port_model(
@@ -104,19 +134,10 @@ def port_model(
     }
 
 
-def port_rules(
-    groups: Mapping[str, Any],
-    hostvars: Mapping[str, Any],
-    inventory_hostname: str,
-    release: str,
-    platform: str,
-    options: Mapping[str, Any] | None = None,
-    *,
-    catalog: Catalog = PLAIN,
-) -> list[dict[str, Any]]:
-    """Rules of one host for the role firewall; every problem of the model is raised at once."""
-    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
-    return [rule.as_dict() for rule in model.for_host(inventory_hostname)]
+@over_model
+def port_rules(about: SiteModel) -> list[dict[str, Any]]:
+    """Rules of one host for the role firewall."""
+    return [rule.as_dict() for rule in about.model.for_host(about.host)]
 
 
 def port_check_only(
@@ -132,116 +153,67 @@ def port_check_only(
     return inventory_hostname in groups.get("circleci_cluster_nodes", [])
 
 
+@over_model
 def port_flows(
-    groups: Mapping[str, Any],
-    hostvars: Mapping[str, Any],
-    inventory_hostname: str,
-    release: str,
-    platform: str,
-    options: Mapping[str, Any] | None = None,
+    about: SiteModel,
     closed_per_rule: int = 2,
     names: Mapping[str, str | Sequence[str]] | None = None,
-    *,
-    catalog: Catalog = PLAIN,
 ) -> list[dict[str, Any]]:
     """Connections that one host has to try, for the module connectivity."""
-    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
-    return flows_of(model, inventory_hostname, closed_per_rule, dict(names or {}))
+    return flows_of(about.model, about.host, closed_per_rule, dict(names or {}))
 
 
-def port_table(
-    groups: Mapping[str, Any],
-    hostvars: Mapping[str, Any],
-    inventory_hostname: str,
-    release: str,
-    platform: str,
-    options: Mapping[str, Any] | None = None,
-    form: str = "rows",
-    *,
-    catalog: Catalog = PLAIN,
-) -> Any:
+@over_model
+def port_table(about: SiteModel, form: str = "rows") -> Any:
     """Every rule of the site as rows, Markdown or CSV."""
-    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
     try:
-        return rule_table(model, form)
+        return rule_table(about.model, form)
     except ValueError as error:
         raise AnsibleFilterError(f"port_table: {error}") from error
 
 
-def port_explain(
-    groups: Mapping[str, Any],
-    hostvars: Mapping[str, Any],
-    inventory_hostname: str,
-    release: str,
-    platform: str,
-    options: Mapping[str, Any] | None = None,
-    host: str = "",
-    port: int = 0,
-    *,
-    catalog: Catalog = PLAIN,
-) -> list[str]:
+@over_model
+def port_explain(about: SiteModel, host: str = "", port: int = 0) -> list[str]:
     """Why a host, a port, or a port of a host is as it is."""
-    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
-    return explain(model, host, int(port))
+    return explain(about.model, host, int(port))
 
 
-def port_native(
-    groups: Mapping[str, Any],
-    hostvars: Mapping[str, Any],
-    inventory_hostname: str,
-    release: str,
-    platform: str,
-    options: Mapping[str, Any] | None = None,
-    form: str = "pf",
-    *,
-    catalog: Catalog = PLAIN,
-) -> str:
+@over_model
+def port_native(about: SiteModel, form: str = "pf") -> str:
     """Rules of one host for pf of macOS or the firewall of Windows, for somebody to load there."""
-    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
     try:
-        return render_native(model.for_host(inventory_hostname), form)
+        return render_native(about.model.for_host(about.host), form)
     except ValueError as error:
         raise AnsibleFilterError(f"port_native: {error}") from error
 
 
-def cloud_firewalls(
-    groups: Mapping[str, Any],
-    hostvars: Mapping[str, Any],
-    inventory_hostname: str,
-    release: str,
-    platform: str,
-    options: Mapping[str, Any] | None = None,
-    site: str = "site",
-    form: str = "groups",
-    *,
-    catalog: Catalog = PLAIN,
-) -> Any:
+@over_model
+def cloud_firewalls(about: SiteModel, site: str = "site", form: str = "groups") -> Any:
     """What the firewall of the site's cloud should hold, for the module cloud_firewall or as a table."""
-    provider = cloud_firewall.PROVIDERS.get(platform)
+    provider = cloud_firewall.PROVIDERS.get(about.platform)
     if provider is None:
         raise AnsibleFilterError(
-            f"circleci_platform: {platform} has no firewall of a cloud; those that have one are {', '.join(sorted(cloud_firewall.PROVIDERS))}"
+            f"circleci_platform: {about.platform} has no firewall of a cloud; those that have one are {', '.join(sorted(cloud_firewall.PROVIDERS))}"
         )
-    model = _checked(groups, hostvars, inventory_hostname, release, platform, options, catalog)
     try:
-        found = cloud_firewall.constructs(provider, site, [rule.as_dict() for rule in model.rules])
+        found = cloud_firewall.constructs(provider, site, [rule.as_dict() for rule in about.model.rules])
         return found if form == "groups" else cloud_firewall.table(provider, found, form)
     except cloud_firewall.CloudError as error:
         raise AnsibleFilterError("; ".join(error.problems)) from error
 
 
-def cloud_endpoints(platform: str, region: str = "", endpoint: str = "") -> dict[str, Any]:
+def cloud_endpoints(platform: str, region: str = "", endpoint: str = "", token: bool = False) -> dict[str, Any]:
     """Cloud of a platform, and every address that cloud_prepare talks to."""
     provider = cloud_firewall.PROVIDERS.get(platform, "")
-    if provider not in cloud_firewall.SET:
-        known = sorted(name for name, cloud in cloud_firewall.PROVIDERS.items() if cloud in cloud_firewall.SET)
+    if not provider:
+        known = sorted(cloud_firewall.PROVIDERS)
         raise AnsibleFilterError(
             f"circleci_platform is {platform}, cloud_prepare sets the firewall of {', '.join(known)}; "
-            "for another cloud give your network team cloud-rules.csv, which the verb plan writes"
+            "a firewall of another cloud or network is set by hand after ports.csv, which the verb plan writes"
         )
     if provider == "aws" and not endpoint and not region:
         raise AnsibleFilterError("circleci_cloud_region is empty; AWS needs it, for instance us-west-2")
-    return {"provider": provider, "endpoints": cloud_firewall.endpoints(provider, region, endpoint)}
+    return {"provider": provider, "endpoints": cloud_firewall.endpoints(provider, region, endpoint, token)}
 
 
 class FilterModule:

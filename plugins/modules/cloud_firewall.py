@@ -11,20 +11,25 @@ module: cloud_firewall
 short_description: Set the rules of a site in the firewall of its cloud
 version_added: 0.1.0
 description:
-  - Makes one group for each kind of host (a security group of AWS, a firewall of DigitalOcean) and keeps its rules.
+  - Makes one group for each kind of host and keeps its rules. A group is a security group of AWS, a network security group of Azure, a firewall of
+    DigitalOcean, and in Google Cloud the VPC firewall rules for one target tag.
   - Groups and rules of others stay as they are. A group of the same name that lacks the mark of this collection is refused.
   - Which machines use a group is not its concern.
-  - Credentials of AWS are those of the control host, as boto3 finds them; they are never an option.
+  - Without O(token) the credentials are those of the control host, as the library of the cloud finds them (boto3, google-auth, azure-identity).
+  - Longer changes of Google, Azure and DigitalOcean are awaited. A cloud that asks for fewer questions is asked again when it says so, if that is
+    within a minute.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
 requirements:
-  - boto3 (AWS only)
+  - boto3 (AWS)
+  - google-auth and requests (Google Cloud, without O(token))
+  - azure-identity (Azure, without O(token))
 options:
   provider:
     description: The cloud.
     type: str
     required: true
-    choices: [aws, digitalocean]
+    choices: [aws, azure, digitalocean, gcp]
   site:
     description: Name of the site. It is part of the mark.
     type: str
@@ -34,15 +39,19 @@ options:
     type: dict
     required: true
   region:
-    description: Region of AWS.
+    description: Region of AWS, or location of Azure.
     type: str
     default: ""
   network:
-    description: Id of the VPC of AWS.
+    description:
+      - Where the rules belong. Id of the VPC of AWS; C(projects/<project>/global/networks/<name>) of Google Cloud;
+        C(/subscriptions/<id>/resourceGroups/<name>) of Azure. DigitalOcean needs none.
     type: str
     default: ""
   token:
-    description: Token of DigitalOcean. Empty takes E(DIGITALOCEAN_TOKEN) of the control host.
+    description:
+      - Token of DigitalOcean, or access token of Google Cloud or Azure. AWS takes none.
+      - Empty takes E(DIGITALOCEAN_TOKEN) of the control host, or what google-auth or azure-identity finds there.
     type: str
     default: ""
   endpoint:
@@ -55,7 +64,7 @@ attributes:
     description: Reads the cloud, compares, and changes nothing.
   diff_mode:
     support: full
-    description: Shows the rules of this collection, before and after.
+    description: Shows the rules of this collection, before and after, and what somebody else did to them.
 """
 
 EXAMPLES = r"""
@@ -70,23 +79,38 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: One entry for each group that differed, with C(name), C(added) and C(removed).
+  description: One entry for each group that differed, with C(name), C(added), C(removed) and C(repaired), what somebody else had given another effect.
   returned: success
   type: list
   elements: dict
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.cloud_firewall import CloudError, Provider, changes, shown
 from ..module_utils.cloud_firewall.aws import Aws
+from ..module_utils.cloud_firewall.azure import Azure
 from ..module_utils.cloud_firewall.digitalocean import DigitalOcean
+from ..module_utils.cloud_firewall.google import Google
+
+
+def _cloud(given: dict[str, Any]) -> Provider:
+    site, region, network, token, endpoint = (str(given[name]) for name in ("site", "region", "network", "token", "endpoint"))
+    if given["provider"] == "aws":
+        return Aws(site, region, network, endpoint)
+    if given["provider"] == "gcp":
+        return Google(site, network, token, endpoint)
+    if given["provider"] == "azure":
+        return Azure(site, region, network, token, endpoint)
+    return DigitalOcean(site, token, endpoint)
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "provider": {"type": "str", "required": True, "choices": ["aws", "digitalocean"]},
+            "provider": {"type": "str", "required": True, "choices": ["aws", "azure", "digitalocean", "gcp"]},
             "site": {"type": "str", "required": True},
             "groups": {"type": "dict", "required": True},
             "region": {"type": "str", "default": ""},
@@ -99,11 +123,7 @@ def main() -> None:
     given = module.params
     done: list[str] = []
     try:
-        cloud: Provider
-        if given["provider"] == "aws":
-            cloud = Aws(given["site"], given["region"], given["network"], given["endpoint"])
-        else:
-            cloud = DigitalOcean(given["site"], given["token"], given["endpoint"])
+        cloud = _cloud(given)
         found = cloud.read(given["groups"])
         todo = changes(given["groups"], found)
         if not module.check_mode:
@@ -117,7 +137,15 @@ def main() -> None:
     module.exit_json(
         changed=bool(todo),
         diff={"before": before, "after": after, "before_header": given["provider"], "after_header": given["provider"]},
-        changes=[{"name": item.name, "added": [str(key) for key in item.add], "removed": [str(key) for key in item.remove]} for item in todo],
+        changes=[
+            {
+                "name": item.name,
+                "added": [str(key) for key in item.add],
+                "removed": [str(key) for key in item.remove],
+                "repaired": [f"{key} ({found[item.name].edited[key]})" for key in item.repair],
+            }
+            for item in todo
+        ],
     )
 
 

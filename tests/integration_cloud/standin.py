@@ -1,154 +1,146 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A STAND-IN for firewalls and tags of DigitalOcean's API v2, after https://docs.digitalocean.com/reference/api/.
+"""What the STAND-INS of the clouds' APIs share: a server on loopback whose requests and answers are held against the vendor's own schema.
 
-It refuses what the documentation does not name: other paths and fields, a wrong token, rules without ports, names that are taken, tags that are not
-there. It answers as the API does: "all" ports come back as "0", lists come in pages. No packet is filtered.
+A stand-in refuses what the schema does not have, and what the vendor's text beside it forbids. It filters no packet and knows no other service.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
-import re
+import ssl
 import threading
-import uuid
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
-TOKEN = "dop_v1_canary_of_the_token"
+import jsonschema
+import yaml
+
+TOKEN = "canary_of_the_token"
+Answer = tuple[int, Any, dict[str, str]]
 
 
 class Refused(Exception):
-    """Code, id and message of an answer."""
+    """What is answered instead: a status, its words (the cloud's own form is made of them), and headers."""
+
+    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.headers = status, code, message, headers
+
+
+def _no_read_only(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
+    if value:
+        yield jsonschema.ValidationError("is read-only")
+
+
+Sent = jsonschema.validators.extend(jsonschema.Draft7Validator, {"readOnly": _no_read_only})
+
+
+class Schema:
+    """Definitions of one vendor."""
+
+    def __init__(self, name: str) -> None:
+        self.all = yaml.safe_load((Path(__file__).parent / "schemas" / f"{name}.yml").read_text())
+
+    def wrong(self, definition: str, value: Any, sent: bool) -> list[str]:
+        schema = {"$ref": f"#/definitions/{definition}", **self.all}
+        found = (Sent if sent else jsonschema.Draft7Validator)(schema).iter_errors(value)
+        return sorted(f"{'/'.join(map(str, error.absolute_path))}: {error.message}"[:300] for error in found)
+
+    def answer(self, definition: str, value: Any) -> Any:
+        """An answer that the vendor could give; anything else is a mistake of the stand-in."""
+        assert not (wrong := self.wrong(definition, value, sent=False)), wrong
+        return json.loads(json.dumps(value))
 
 
 class StandIn:
-    """What the account holds, and what was asked."""
+    """One API. C(serve) answers what is asked; C(refusal) puts a refusal into the form of the cloud."""
 
-    def __init__(self) -> None:
-        self.firewalls: list[dict[str, Any]] = []
-        self.tags: set[str] = set()
+    url = ""
+    bad_request = 400
+
+    def __init__(self, schema: str) -> None:
+        self.schema = Schema(schema)
+        self.tokens = {TOKEN}
         self.calls: list[tuple[str, str]] = []
-        self.url = ""
-        self.page = 1
-        self.refuse_writes = False
+        self.next: list[Refused] = []
+        """Refusals for the next requests, in their order, whatever is asked."""
+        self.next_writes: list[Refused] = []
+        """The same for requests that change something."""
+        self.fail_operation = ""
+        """Code of an error that the next long-running operation ends with."""
 
     @property
     def writes(self) -> int:
-        return sum(method != "GET" for method, _path in self.calls)
+        return sum(method in ("PUT", "PATCH", "DELETE") or (method == "POST" and "/wait" not in path) for method, path in self.calls)
 
-    def named(self, name: str) -> dict[str, Any]:
-        (found,) = [item for item in self.firewalls if item["name"] == name]
-        return found
+    def serve(self, method: str, path: str, query: dict[str, str], body: Any, headers: Message[str, str]) -> Answer:
+        raise NotImplementedError
 
-    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
-        plain, _mark, query = path.partition("?")
-        if self.refuse_writes and method != "GET":
-            raise Refused(403, "forbidden", "You are not authorized to perform this operation")
-        if (method, plain) == ("GET", "/v2/firewalls"):
-            given = dict(re.findall(r"([a-z_]+)=([0-9]+)", query))
-            if set(given) - {"page", "per_page"}:
-                raise Refused(400, "bad_request", f"unknown parameters {query}")
-            number = int(given.get("page", "1"))
-            part = self.firewalls[(number - 1) * self.page : number * self.page]
-            more = number * self.page < len(self.firewalls)
-            links = {"pages": {"next": f"{self.url}/v2/firewalls?page={number + 1}"}} if more else {}
-            return 200, {"firewalls": part, "links": links, "meta": {"total": len(self.firewalls)}}
-        if (method, plain) == ("POST", "/v2/tags"):
-            _only(body, {"name"}, set())
-            self.tags.add(body["name"])
-            return 201, {"tag": {"name": body["name"], "resources": {"count": 0}}}
-        if (method, plain) == ("POST", "/v2/firewalls"):
-            if any(item["name"] == body.get("name") for item in self.firewalls):
-                raise Refused(409, "conflict", "duplicate name")
-            item = {"id": str(uuid.uuid4()), "status": "succeeded", **self._firewall(body)}
-            self.firewalls.append(item)
-            return 202, {"firewall": item}
-        match = re.fullmatch(r"/v2/firewalls/([0-9a-f-]{36})", plain)
-        if method == "PUT" and match:
-            for item in self.firewalls:
-                if item["id"] == match[1]:
-                    # What is not named goes back to its default.
-                    item.update(self._firewall(body))
-                    return 200, {"firewall": item}
-        raise Refused(404, "not_found", f"{method} {plain} is not there")
+    def refusal(self, refused: Refused) -> Any:
+        raise NotImplementedError
 
-    def _firewall(self, body: Any) -> dict[str, Any]:
-        _only(body, {"name"}, {"inbound_rules", "outbound_rules", "tags", "droplet_ids"})
-        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.-]+", body["name"]):
-            raise Refused(422, "unprocessable_entity", "name is invalid")
-        rules = {kind: body.get(kind) or [] for kind in ("inbound_rules", "outbound_rules")}
-        count = len(rules["inbound_rules"]) + len(rules["outbound_rules"])
-        if not 1 <= count <= 50:
-            raise Refused(422, "unprocessable_entity", f"{count} rules; from 1 to 50 are allowed")
-        if set(body.get("tags") or []) - self.tags:
-            raise Refused(422, "unprocessable_entity", "tag does not exist")
-        return {
-            "name": body["name"],
-            "inbound_rules": [_rule(rule, "sources") for rule in rules["inbound_rules"]],
-            "outbound_rules": [_rule(rule, "destinations") for rule in rules["outbound_rules"]],
-            "tags": list(body.get("tags") or []),
-            "droplet_ids": list(body.get("droplet_ids") or []),
-        }
+    def public(self, method: str, path: str, text: bytes, headers: Message[str, str]) -> Answer | None:
+        """What needs no token, for instance where one is got."""
+        return None
 
+    def sent(self, definition: str, body: Any) -> Any:
+        if wrong := self.schema.wrong(definition, body, sent=True):
+            raise Refused(self.bad_request, "invalid", "; ".join(wrong))
+        return body
 
-def _only(body: Any, required: set[str], optional: set[str]) -> None:
-    if not isinstance(body, dict) or required - set(body) or set(body) - required - optional:
-        raise Refused(422, "unprocessable_entity", f"fields {body!r:.200}; needed {sorted(required)}, allowed {sorted(optional)}")
-
-
-def _rule(rule: Any, side: str) -> dict[str, Any]:
-    ports_needed = isinstance(rule, dict) and rule.get("protocol") in ("tcp", "udp")
-    _only(rule, {"protocol", side} | ({"ports"} if ports_needed else set()), {"ports"})
-    if rule["protocol"] not in ("tcp", "udp", "icmp"):
-        raise Refused(422, "unprocessable_entity", f"protocol {rule['protocol']} is invalid")
-    ports = str(rule.get("ports", "0"))
-    if not re.fullmatch(r"all|0|[1-9]\d{0,4}(-[1-9]\d{0,4})?", ports):
-        raise Refused(422, "unprocessable_entity", f"ports {ports} are invalid")
-    _only(rule[side], set(), {"addresses", "droplet_ids", "load_balancer_uids", "kubernetes_ids", "tags"})
-    if not any(rule[side].values()):
-        raise Refused(422, "unprocessable_entity", f"{side} are empty")
-    for address in rule[side].get("addresses", []):
+    def _answer(self, method: str, target: str, text: bytes, headers: Message[str, str]) -> Answer:
+        parts = urlsplit(target)
+        public = self.public(method, target, text, headers)
+        if public:
+            return public
+        self.calls.append((method, parts.path))
         try:
-            ipaddress.ip_network(address)
-        except ValueError as error:
-            raise Refused(422, "unprocessable_entity", f"address {address} is invalid") from error
-    return {"protocol": rule["protocol"], "ports": "0" if ports == "all" else ports, side: rule[side]}
+            if headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
+                raise Refused(401, "unauthenticated", "The credentials are not valid")
+            if text and headers.get("Content-Type") != "application/json":
+                raise Refused(415, "unsupported", "JSON is needed")
+            if self.next:
+                raise self.next.pop(0)
+            if self.next_writes and method != "GET":
+                raise self.next_writes.pop(0)
+            return self.serve(method, parts.path, dict(parse_qsl(parts.query)), json.loads(text) if text else None, headers)
+        except Refused as refused:
+            return refused.status, self.refusal(refused), {name.replace("_", "-"): value for name, value in refused.headers.items()}
 
 
 @contextlib.contextmanager
-def digitalocean() -> Iterator[StandIn]:
-    """The stand-in on loopback."""
-    account = StandIn()
+def running(account: StandIn, certificate: tuple[Path, Path] | None = None) -> Iterator[StandIn]:
+    """The stand-in on loopback; with a certificate and its key by TLS."""
 
     class Handler(BaseHTTPRequestHandler):
         def _serve(self) -> None:
             text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            account.calls.append((self.command, self.path))
-            try:
-                if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                    raise Refused(401, "unauthorized", "Unable to authenticate you")
-                if text and self.headers.get("Content-Type") != "application/json":
-                    raise Refused(415, "unsupported_media_type", "JSON is needed")
-                code, answer = account.answer(self.command, self.path, json.loads(text) if text else None)
-            except Refused as refused:
-                code, answer = refused.args[0], {"id": refused.args[1], "message": refused.args[2]}
-            data = json.dumps(answer).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
+            status, answer, headers = account._answer(self.command, self.path, text, self.headers)
+            data = b"" if answer is None else json.dumps(answer).encode()
+            self.send_response(status)
+            for name, value in {"Content-Type": "application/json", **headers}.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = do_DELETE = _serve
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
         def log_message(self, *_arguments: Any) -> None:
             """Nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    account.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_address[1]}"
+    account.url = account.url or url
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield account

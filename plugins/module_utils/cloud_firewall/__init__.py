@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from .model import (
     PROVIDERS,
-    SET,
     Change,
     CloudError,
     Found,
@@ -23,4 +22,4 @@ from .model import (
     table,
 )
 
-__all__ = ["PROVIDERS", "SET", "Change", "CloudError", "Found", "Provider", "RuleKey", "changes", "constructs", "endpoints", "shown", "table"]
+__all__ = ["PROVIDERS", "Change", "CloudError", "Found", "Provider", "RuleKey", "changes", "constructs", "endpoints", "shown", "table"]

@@ -8,20 +8,29 @@ from __future__ import annotations
 import csv
 import io
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 MARK = "onprem.circleci_server"
 PROVIDERS = {"eks": "aws", "gke": "gcp", "azure": "azure", "digitalocean": "digitalocean"}
 """Platform of the site: its cloud."""
-SET = ("aws", "digitalocean")
-"""Clouds whose firewall the verb cloud_prepare sets. The table for a network team is there for all."""
 CONSTRUCTS = {"aws": "security group", "gcp": "VPC firewall, target tag", "azure": "network security group", "digitalocean": "firewall and tag"}
 LIMITS = {"aws": 60, "azure": 1000, "digitalocean": 50}
 """Rules of one security group for each address family (quota of AWS, which an account can raise), of one network security group, of one firewall.
-VPC firewalls of Google have no limit for each tag."""
-COLUMNS = ("construct", "name", "direction", "protocol", "ports", "network", "rules")
+VPC firewalls of Google have no limit for each tag, only a quota of the project, which its API tells."""
+AZURE_PREFIXES = 4000
+"""Networks of all rules of one network security group of Azure."""
+GCP_NAME = 63
+"""Characters of a tag and of the name of a VPC firewall rule."""
+COLUMNS = ("construct", "name", "direction", "action", "protocol", "ports", "network", "rules")
+EVERYBODY = "*"
+# Azure lets everything in from the virtual network unless a rule denies it; the other clouds let nothing in that no rule names.
+# A denied load balancer would take every machine for dead.
+AZURE_LAST = (
+    {"protocol": "any", "low": 0, "high": 65535, "network": "AzureLoadBalancer", "reason": "probes of Azure's load balancers"},
+    {"protocol": "any", "low": 0, "high": 65535, "network": EVERYBODY, "action": "deny", "reason": "the rest, which Azure lets in from the virtual network"},
+)
 # The state of a rule of the port model that nobody has to carry. The others are for a packet filter of a host, a node or a network.
 IDLE = ("documented", "nobody", "left", "switched off")
 
@@ -41,10 +50,20 @@ class RuleKey(NamedTuple):
     low: int
     high: int
     network: str
+    action: str = "allow"
 
     def __str__(self) -> str:
         ports = str(self.low) if self.low == self.high else f"{self.low}-{self.high}"
-        return f"{self.protocol} {ports} from {self.network}" if self.protocol != "any" else f"any protocol from {self.network}"
+        what = f"{self.protocol} {ports}" if self.protocol != "any" else "any protocol"
+        return f"{'deny ' if self.action == 'deny' else ''}{what} from {'everybody' if self.network == EVERYBODY else self.network}"
+
+    @property
+    def family(self) -> str:
+        """C(v4), C(v6), or empty for what is no network: everybody, and names that the cloud has for networks."""
+        try:
+            return f"v{ipaddress.ip_network(self.network).version}"
+        except ValueError:
+            return ""
 
 
 @dataclass
@@ -55,6 +74,8 @@ class Found:
     owned: bool
     rules: dict[RuleKey, str] = field(default_factory=dict)
     foreign: frozenset[RuleKey] = frozenset()
+    edited: dict[RuleKey, str] = field(default_factory=dict)
+    """Those of C(rules) that somebody else gave another effect, and which one, for instance C(disabled)."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +87,11 @@ class Change:
     wanted: Mapping[RuleKey, str]
     add: tuple[RuleKey, ...]
     remove: tuple[RuleKey, ...]
+    repair: tuple[RuleKey, ...] = ()
 
     @property
     def empty(self) -> bool:
-        return bool(self.id) and not self.add and not self.remove
+        return bool(self.id) and not self.add and not self.remove and not self.repair
 
 
 class Provider(Protocol):
@@ -82,13 +104,25 @@ class Provider(Protocol):
         """Make one group as the change says."""
 
 
-def endpoints(provider: str, region: str, endpoint: str = "") -> list[str]:
-    """Every address that the verb talks to, known without talking."""
-    if endpoint:
-        return [endpoint]
+APIS = {"gcp": "https://compute.googleapis.com", "azure": "https://management.azure.com", "digitalocean": "https://api.digitalocean.com"}
+AZURE_LOGINS = {
+    "https://management.azure.com": "https://login.microsoftonline.com",
+    "https://management.usgovcloudapi.net": "https://login.microsoftonline.us",
+    "https://management.chinacloudapi.cn": "https://login.partner.microsoftonline.cn",
+}
+"""API of each cloud of Azure, and where its tokens come from."""
+
+
+def endpoints(provider: str, region: str, endpoint: str = "", token: bool = False) -> list[str]:
+    """Every address that the verb talks to, known without talking. With a *token* nothing has to be asked for one."""
     if provider == "aws":
-        return [f"https://ec2.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"]
-    return ["https://api.digitalocean.com"]
+        return [endpoint or f"https://ec2.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"]
+    api = (endpoint or APIS[provider]).rstrip("/")
+    if token or provider == "digitalocean":
+        return [api]
+    if provider == "gcp":
+        return [api, "https://oauth2.googleapis.com", "http://metadata.google.internal"]
+    return [api, AZURE_LOGINS.get(api, AZURE_LOGINS[APIS["azure"]]), "http://169.254.169.254"]
 
 
 def _ports(text: str) -> tuple[int, int]:
@@ -101,6 +135,14 @@ def _network(text: str) -> str:
         return str(ipaddress.ip_network(text))
     except ValueError as error:
         raise CloudError(f"peer {text!r} is no network: {error}; write it with its first address, for instance 10.1.0.0/24") from error
+
+
+def plain(network: str) -> str:
+    """A network as C(_network) writes it, whatever form a cloud gives it back in; names of a cloud for networks stay."""
+    try:
+        return str(ipaddress.ip_network(network, strict=False))
+    except ValueError:
+        return network
 
 
 def _joined(ranges: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
@@ -143,30 +185,54 @@ def constructs(provider: str, site: str, rules: Iterable[Mapping[str, Any]], lim
             for (protocol, network), ranges in sorted(parts.items())
             for low, high, reason in _joined(ranges)
         ]
-    problems = []
-    for name, items in result.items():
-        for version, count in _counts(provider, items):
-            if limited and count > LIMITS.get(provider, count):
-                problems.append(f"{name} needs {count} {version}rules, {provider} holds {LIMITS[provider]}; name larger networks in circleci_ports")
+        if provider == "azure":
+            result[name] += [dict(item) for item in AZURE_LAST]
+    problems = [problem for name, items in result.items() for problem in _too_much(provider, name, [key_of(item) for item in items])] if limited else []
     if problems:
         raise CloudError(*problems)
     return result
 
 
-def _counts(provider: str, items: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
+def key_of(item: Mapping[str, Any]) -> RuleKey:
+    """The rule that an item of C(constructs) stands for."""
+    return RuleKey(item["protocol"], item["low"], item["high"], item["network"], item.get("action", "allow"))
+
+
+def together(keys: Iterable[RuleKey]) -> dict[tuple[str, str, int, int, str], list[str]]:
+    """Networks that one rule can hold: those of the same action, protocol, ports and address family."""
+    parts: dict[tuple[str, str, int, int, str], list[str]] = {}
+    for key in sorted(keys):
+        parts.setdefault((key.action, key.protocol, key.low, key.high, key.family), []).append(key.network)
+    return parts
+
+
+def _too_much(provider: str, name: str, keys: list[RuleKey]) -> Iterator[str]:
+    """What the cloud would refuse, in sentences."""
+    if provider == "gcp":
+        # The longest name that a rule of this group could get.
+        longest = len(f"{name}-tcp-64535-65535-v4")
+        if longest > GCP_NAME:
+            yield f"{name} makes names of {longest} characters, gcp takes {GCP_NAME}; give circleci_site a shorter name"
+    for kind, count, limit in _counts(provider, keys):
+        if count > limit:
+            yield f"{name} needs {count} {kind}, {provider} holds {limit}; name larger networks in circleci_ports"
+
+
+def _counts(provider: str, keys: list[RuleKey]) -> list[tuple[str, int, int]]:
+    limit = LIMITS.get(provider, len(keys))
     if provider == "digitalocean":
         # One rule holds all networks of its ports; any protocol is three rules, and three let everything out.
-        return [("", 3 + sum(3 if protocol == "any" else 1 for protocol, _low, _high in {(i["protocol"], i["low"], i["high"]) for i in items}))]
+        return [("rules", 3 + sum(3 if protocol == "any" else 1 for protocol, _low, _high in {key[:3] for key in keys}), limit)]
     if provider == "azure":
-        return [("", len(list(items)))]
-    sixes = [":" in str(item["network"]) for item in items]
-    return [("IPv4 ", sixes.count(False)), ("IPv6 ", sixes.count(True))]
+        return [("rules", len(together(keys)), limit), ("networks in its rules", len(keys), AZURE_PREFIXES)]
+    sixes = [key.family == "v6" for key in keys]
+    return [("IPv4 rules", sixes.count(False), limit), ("IPv6 rules", sixes.count(True), limit)]
 
 
 def table(provider: str, groups: Mapping[str, Iterable[Mapping[str, Any]]], form: str) -> str:
     """The groups as C(markdown) or C(csv), for those who set rules by hand."""
     rows = [
-        (CONSTRUCTS[provider], name, "ingress", item["protocol"],
+        (CONSTRUCTS[provider], name, "ingress", item.get("action", "allow"), item["protocol"],
          str(item["low"]) if item["low"] == item["high"] else f"{item['low']}-{item['high']}", item["network"], item["reason"])
         for name, items in groups.items()
         for item in items
@@ -189,7 +255,7 @@ def changes(wanted: Mapping[str, Iterable[Mapping[str, Any]]], found: Mapping[st
             for name in foreign))  # fmt: skip
     result = []
     for name in sorted({*wanted, *(name for name, group in found.items() if group.owned)}):
-        keys = {RuleKey(item["protocol"], item["low"], item["high"], item["network"]): str(item["reason"]) for item in wanted.get(name, ())}
+        keys = {key_of(item): str(item["reason"]) for item in wanted.get(name, ())}
         group = found.get(name) or Found(id="", owned=True)
         change = Change(
             name=name,
@@ -198,6 +264,7 @@ def changes(wanted: Mapping[str, Iterable[Mapping[str, Any]]], found: Mapping[st
             # What somebody else opened already need not be opened twice, and is not ours to close.
             add=tuple(sorted(key for key in keys if key not in group.rules and key not in group.foreign)),
             remove=tuple(sorted(key for key in group.rules if key not in keys)),
+            repair=tuple(sorted(key for key in group.edited if key in keys)),
         )
         if not change.empty:
             result.append(change)
@@ -205,13 +272,18 @@ def changes(wanted: Mapping[str, Iterable[Mapping[str, Any]]], found: Mapping[st
 
 
 def shown(found: Mapping[str, Found], todo: Iterable[Change]) -> tuple[str, str]:
-    """Our rules before and after, as text for a diff."""
+    """Our rules before and after, as text for a diff. What somebody else did to one of them stands behind it."""
     before = {name: set(group.rules) for name, group in found.items() if group.owned}
     after = {name: set(keys) for name, keys in before.items()}
+    edited = {name: group.edited for name, group in found.items()}
     for change in todo:
         after[change.name] = (after.get(change.name, set()) - set(change.remove)) | set(change.add)
-    return _text(before), _text(after)
+    return _text(before, edited), _text(after, {})
 
 
-def _text(groups: Mapping[str, Iterable[RuleKey]]) -> str:
-    return "".join(f"{name}\n" + "".join(f"  {key}\n" for key in sorted(keys)) for name, keys in sorted(groups.items()))
+def _text(groups: Mapping[str, Iterable[RuleKey]], edited: Mapping[str, Mapping[RuleKey, str]]) -> str:
+    lines = []
+    for name, keys in sorted(groups.items()):
+        notes = edited.get(name, {})
+        lines += [name, *(f"  {key} ({notes[key]})" if key in notes else f"  {key}" for key in sorted(keys))]
+    return "".join(f"{line}\n" for line in lines)

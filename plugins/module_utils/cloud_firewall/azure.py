@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: Contributors to onprem.circleci_server
+"""Network security groups of Azure, by the REST API of Azure Resource Manager; azure-identity finds the credentials.
+
+Not azure.azcollection: it wants some sixty libraries, and azure_rm_securitygroup either keeps every rule that nobody wants or takes away those of others.
+
+A group is ours by its tag, a rule in it by its name and its description. Only single rules are written, so that those of others and their priorities
+are never sent. Ours keep the priorities that they have; a new one takes the first that is free.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from .model import (
+    AZURE_LAST,
+    AZURE_LOGINS,
+    EVERYBODY,
+    MARK,
+    Change,
+    CloudError,
+    Found,
+    RuleKey,
+    endpoints,
+    key_of,
+    plain,
+    together,
+)
+from .rest import Answer, Rest
+
+API_VERSION = "2023-09-01"
+TAG = "onprem-circleci-site"
+GROUP = re.compile(r"/subscriptions/[0-9a-fA-F-]{36}/resourceGroups/[\w.()-]+")
+NAME_PREFIX = "circleci-"
+PROTOCOLS = {"tcp": "Tcp", "udp": "Udp", "icmp": "Icmp", "any": "*"}
+PROBES, REST_OF_ALL = (key_of(item) for item in AZURE_LAST)
+# Allowed are 100 to 4096. What is below the first stays free for rules of others that must come before ours.
+FIRST, LAST = 1000, 4094
+ENDS = ("Succeeded", "Failed", "Canceled")
+FIXED = {PROBES: ("circleci-load-balancer-probes", 4095), REST_OF_ALL: ("circleci-deny-the-rest", 4096)}
+
+
+class Azure:
+    """Network security groups of one resource group."""
+
+    def __init__(self, site: str, region: str, network: str, token: str, endpoint: str = "") -> None:
+        problems = []
+        if not GROUP.fullmatch(network):
+            problems.append(f"circleci_cloud_network is {network!r}; Azure needs the resource group as /subscriptions/<id>/resourceGroups/<name>")
+        if not region:
+            problems.append("circleci_cloud_region is empty; Azure needs the location of the machines, for instance westeurope")
+        if problems:
+            raise CloudError(*problems)
+        self.site, self.region, self.prefix = site, region, f"{MARK} {site}: "
+        allowed = endpoints("azure", region, endpoint)
+        self.rest = Rest("Azure", allowed[0], (lambda: token) if token else _credentials(allowed), _said)
+        self.groups = f"{network}/providers/Microsoft.Network/networkSecurityGroups"
+        self.there: dict[str, dict[str, Any]] = {}
+
+    def read(self, names: Iterable[str]) -> dict[str, Found]:
+        wanted = set(names)
+        result: dict[str, Found] = {}
+        problems: list[str] = []
+        for item in self._all():
+            # Azure tells names apart without regard to case.
+            name = str(item["name"]).lower()
+            owned = (item.get("tags") or {}).get(TAG) == self.site
+            if not owned and name not in wanted:
+                continue
+            self.there[name] = item
+            found = result[name] = Found(id=str(item["id"]), owned=owned)
+            if not owned:
+                continue
+            for rule in _rules(item):
+                if self._ours(rule):
+                    note = _edited(rule)
+                    for key in _keys(rule["properties"]):
+                        found.rules[key] = ""
+                        if note:
+                            found.edited[key] = note
+                elif name in wanted:
+                    problems += _in_the_way(name, rule)
+        if problems:
+            raise CloudError(*problems)
+        return result
+
+    def apply(self, change: Change) -> None:
+        there = {str(rule["name"]).lower(): rule for rule in _rules(self.there.get(change.name, {})) if self._ours(rule)}
+        wanted = {rule["name"]: rule for rule in self._bodies(change, there)}
+        group = f"{self.groups}/{change.name}"
+        if not change.id:
+            body = {"location": self.region, "tags": {TAG: self.site}, "properties": {"securityRules": list(wanted.values())}}
+            self._finish("PUT", group, body)
+            return
+        # Opened before closed, and the rest denied at the end: nobody is cut off while a rule is replaced.
+        for name, rule in wanted.items():
+            old = there.get(name)
+            if old is None or _edited(old) or set(_keys(old["properties"])) != set(_keys(rule["properties"])):
+                self._finish("PUT", f"{group}/securityRules/{name}", rule)
+        for name in sorted(set(there) - set(wanted)):
+            self._finish("DELETE", f"{group}/securityRules/{name}")
+
+    def _all(self) -> Iterable[dict[str, Any]]:
+        path = self._versioned(self.groups)
+        while path:
+            data = self.rest.call("GET", path).data
+            yield from data.get("value") or []
+            path = str(data.get("nextLink") or "")
+
+    def _ours(self, rule: Mapping[str, Any]) -> bool:
+        properties = rule["properties"]
+        marked = str(properties.get("description") or "").startswith(self.prefix)
+        return marked and str(rule["name"]).lower().startswith(NAME_PREFIX) and properties["direction"] == "Inbound"
+
+    def _bodies(self, change: Change, ours: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Rules as Azure has them; the ones with fixed priorities come last."""
+        rules = _rules(self.there.get(change.name, {}))
+        taken = {int(rule["properties"]["priority"]) for rule in rules if rule["properties"]["direction"] == "Inbound"}
+        free = (number for number in range(FIRST, LAST + 1) if number not in taken)
+        result = []
+        for (action, protocol, low, high, family), networks in together(change.wanted).items():
+            keys = [RuleKey(protocol, low, high, network, action) for network in networks]
+            ports = str(low) if low == high else f"{low}-{high}"
+            whole = (low, high) == (0, 65535)
+            name, priority = FIXED.get(keys[0]) or ("-".join(filter(None, ("circleci", protocol, "" if whole else ports, family))), 0)
+            if not priority:
+                old = ours.get(name)
+                priority = int(old["properties"]["priority"]) if old else next(free, 0)
+                if not priority:
+                    raise CloudError(f"{change.name} has no priority free between {FIRST} and {LAST}; name larger networks in circleci_ports")
+            properties: dict[str, Any] = {
+                "description": (self.prefix + ", ".join(sorted({change.wanted[key] for key in keys})))[:140],
+                "protocol": PROTOCOLS[protocol],
+                "sourcePortRange": "*",
+                "destinationPortRange": "*" if whole else ports,
+                "destinationAddressPrefix": "*",
+                "access": "Deny" if action == "deny" else "Allow",
+                "priority": priority,
+                "direction": "Inbound",
+            }
+            properties.update({"sourceAddressPrefixes": sorted(networks)} if family else {"sourceAddressPrefix": networks[0]})
+            result.append({"name": name, "properties": properties})
+        return sorted(result, key=lambda rule: (rule["name"] in dict(FIXED.values()), rule["properties"]["priority"]))
+
+    @staticmethod
+    def _versioned(path: str) -> str:
+        return f"{urllib.parse.quote(path)}?api-version={API_VERSION}"
+
+    def _finish(self, method: str, path: str, body: Any = None) -> None:
+        """Ask for a change and wait until it is made."""
+        answer = self.rest.call(method, self._versioned(path), body)
+        monitor, location = answer.headers.get("azure-asyncoperation", ""), answer.headers.get("location", "")
+        state, said = _state(answer), answer.data
+        if monitor:
+            where, state = monitor, "InProgress"
+        elif answer.status == 202 and location:
+            where, state = location, "InProgress"
+        else:
+            where = self._versioned(path)
+        if state not in ENDS:
+            for now in self.rest.poll(where, answer.headers):
+                # The monitor tells a state of its own, the location that of the thing, and nothing at all while it is at work.
+                state = str(now.data.get("status", "")) if monitor else "InProgress" if now.status == 202 else _state(now)
+                said = now.data
+                if state in ENDS:
+                    break
+        if state != "Succeeded":
+            raise CloudError(f"Azure ended {method} {path} as {state}: {_said(said) or 'no reason given'}")
+
+
+def _state(answer: Answer) -> str:
+    """Without a state the thing is done."""
+    return str((answer.data.get("properties") or {}).get("provisioningState") or "Succeeded")
+
+
+def _rules(group: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return list((group.get("properties") or {}).get("securityRules") or [])
+
+
+def _in_the_way(group: str, rule: Mapping[str, Any]) -> Iterable[str]:
+    properties, name = rule["properties"], str(rule["name"])
+    if name.lower().startswith(NAME_PREFIX):
+        yield f"rule {name} of {group} has a name of ours and was not made by this collection for this site (it lacks the mark); rename or remove it"
+    if properties["direction"] == "Inbound" and properties["priority"] > LAST:
+        yield (f"rule {name} of {group} has the priority {properties['priority']}; {LAST + 1} and {LAST + 2} are needed for the rules that close the rest, "
+               "which come last; give it another one")  # fmt: skip
+
+
+def _keys(properties: Mapping[str, Any]) -> Iterable[RuleKey]:
+    words = {value: name for name, value in PROTOCOLS.items()}
+    protocol = words.get(properties["protocol"].capitalize(), properties["protocol"].lower())
+    action = "deny" if properties["access"] == "Deny" else "allow"
+    networks = properties.get("sourceAddressPrefixes") or [properties.get("sourceAddressPrefix") or EVERYBODY]
+    for text in properties.get("destinationPortRanges") or [properties.get("destinationPortRange") or "*"]:
+        low, _dash, high = ("0", "-", "65535") if text == "*" else text.partition("-")
+        for network in networks:
+            yield RuleKey(protocol, int(low), int(high or low), plain(network), action)
+
+
+def _edited(rule: Mapping[str, Any]) -> str:
+    """What makes a rule of ours mean something else than its protocol, ports and networks say."""
+    properties = rule["properties"]
+    notes = []
+    fixed = dict(FIXED.values()).get(str(rule["name"]).lower())
+    if fixed and properties["priority"] != fixed:
+        notes.append(f"priority {properties['priority']}")
+    for kind, several in (("sourcePortRange", "sourcePortRanges"), ("destinationAddressPrefix", "destinationAddressPrefixes")):
+        value = properties.get(several) or [properties.get(kind) or "*"]
+        if value != ["*"]:
+            notes.append(f"{kind} {', '.join(value)}")
+    notes += [f"{kind} set" for kind in ("sourceApplicationSecurityGroups", "destinationApplicationSecurityGroups") if properties.get(kind)]
+    return "; ".join(notes)
+
+
+def _said(body: Any) -> str:
+    """The sentence, and those of the details below it."""
+    try:
+        error = body["error"]
+        parts = [error, *(error.get("details") or [])]
+        return "; ".join(f"{part.get('message', '')} ({part.get('code', '')})" for part in parts)
+    except (KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _credentials(allowed: list[str]) -> Callable[[], str]:
+    """Tokens for the credentials of the host, as every tool of Azure finds them."""
+    try:
+        identity: Any = importlib.import_module("azure.identity")
+        errors: Any = importlib.import_module("azure.core.exceptions")
+    except ImportError as error:
+        raise CloudError(f"azure-identity is missing on the control host ({error}); install what requirements/cloud.txt names, "
+                         "or set circleci_cloud_token") from error  # fmt: skip
+    authority = os.environ.get("AZURE_AUTHORITY_HOST") or allowed[1]
+    hosts = [urllib.parse.urlsplit(url).hostname for url in allowed]
+    if urllib.parse.urlsplit(authority if "://" in authority else f"https://{authority}").hostname not in hosts:
+        raise CloudError(f"AZURE_AUTHORITY_HOST on the control host is {authority}, which was not named before; "
+                         "get a token there and set circleci_cloud_token")  # fmt: skip
+    # Without the discovery that would ask login.microsoftonline.com whatever the authority is.
+    credential = identity.DefaultAzureCredential(authority=authority, disable_instance_discovery=True)
+    audience = allowed[0] if allowed[0] in AZURE_LOGINS else endpoints("azure", "")[0]
+
+    def token() -> str:
+        try:
+            return str(credential.get_token(f"{audience}/.default").token)
+        except errors.ClientAuthenticationError as error:
+            said = " ".join(str(error.message).split())
+            raise CloudError(f"Azure gives no token for the credentials of the control host; give its machine a managed identity, set AZURE_TENANT_ID, "
+                             f"AZURE_CLIENT_ID and AZURE_CLIENT_SECRET there, or set circleci_cloud_token ({said[:600]})") from error  # fmt: skip
+
+    return token

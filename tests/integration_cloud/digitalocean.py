@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A STAND-IN for firewalls and tags of DigitalOcean's API v2, after the vendor's OpenAPI document."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import uuid
+from email.message import Message
+from typing import Any
+
+from .standin import Answer, Refused, StandIn
+
+LIMITS = {"ratelimit-limit": "5000", "ratelimit-remaining": "4816", "ratelimit-reset": "1444931833"}
+IDS = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 409: "conflict", 422: "unprocessable_entity", 429: "too_many_requests"}
+
+
+class DigitalOcean(StandIn):
+    """Firewalls of one account. Beside the schema: tags must exist, at most 50 rules, a change is at first waiting."""
+
+    bad_request = 422
+
+    def __init__(self) -> None:
+        super().__init__("digitalocean")
+        self.firewalls: list[dict[str, Any]] = []
+        self.tags: set[str] = set()
+        self.page = 1
+
+    def named(self, name: str) -> dict[str, Any]:
+        (found,) = [item for item in self.firewalls if item["name"] == name]
+        return found
+
+    def refusal(self, refused: Refused) -> Any:
+        if refused.code == "root_causes":
+            return self.schema.answer("errorWithRootCauses", {"error": refused.message, "messages": None, "root_causes": [f"rpc error: {refused.message}"]})
+        return self.schema.answer("error", {"id": IDS.get(refused.status, "server_error"), "message": refused.message, "request_id": str(uuid.uuid4())})
+
+    def serve(self, method: str, path: str, query: dict[str, str], body: Any, headers: Message[str, str]) -> Answer:
+        if (method, path) == ("GET", "/v2/firewalls"):
+            return 200, self._list(query), LIMITS
+        if (method, path) == ("POST", "/v2/tags"):
+            if wrong := self.schema.wrong("tag", body, sent=True):
+                raise Refused(400, "root_causes", f"Error validating resource tag: {wrong}")
+            self.tags.add(body["name"])
+            return 201, self.schema.answer("newTag", {"tag": {"name": body["name"], "resources": {"count": 0}}}), LIMITS
+        if (method, path) == ("POST", "/v2/firewalls"):
+            if any(item["name"] == (body or {}).get("name") for item in self.firewalls):
+                raise Refused(409, "conflict", "duplicate name")
+            item = {"id": str(uuid.uuid4()), "created_at": "2026-05-23T21:24:00Z", **self._firewall(body)}
+            self.firewalls.append(item)
+            return 202, self.schema.answer("oneFirewall", {"firewall": item}), LIMITS
+        match = re.fullmatch(r"/v2/firewalls/([0-9a-f-]{36})", path)
+        for item in self.firewalls if match else []:
+            if match and item["id"] == match[1] and method in ("GET", "PUT"):
+                if method == "PUT":
+                    # What is not named goes back to its default.
+                    item.update(self._firewall(body))
+                answer = self.schema.answer("oneFirewall", {"firewall": item})
+                if method == "GET" and item["status"] == "waiting":
+                    item.update(status="failed" if self.fail_operation else "succeeded", pending_changes=[])
+                return 200, answer, LIMITS
+        raise Refused(404, "not_found", "The resource you requested could not be found.")
+
+    def _list(self, query: dict[str, str]) -> Any:
+        if set(query) - {"page", "per_page"} or not 1 <= int(query.get("per_page", "20")) <= 200:
+            raise Refused(400, "bad_request", f"unknown parameters {query}")
+        number = int(query.get("page", "1"))
+        part = self.firewalls[(number - 1) * self.page : number * self.page]
+        more = number * self.page < len(self.firewalls)
+        links = {"pages": {"next": f"{self.url}/v2/firewalls?page={number + 1}"}} if more else {}
+        return self.schema.answer("firewallList", {"firewalls": part, "links": links, "meta": {"total": len(self.firewalls)}})
+
+    def _firewall(self, body: Any) -> dict[str, Any]:
+        self.sent("firewall", body)
+        rules = {kind: body.get(kind) or [] for kind in ("inbound_rules", "outbound_rules")}
+        if not 1 <= sum(map(len, rules.values())) <= 50:
+            raise Refused(422, "unprocessable_entity", "from 1 to 50 rules are allowed")
+        for rule in (*rules["inbound_rules"], *rules["outbound_rules"]):
+            ends = rule.get("sources") or rule.get("destinations") or {}
+            if not any(ends.values()) or (rule["protocol"] == "icmp" and rule["ports"] != "0"):
+                raise Refused(422, "unprocessable_entity", f"rule {rule} is invalid")
+            for address in ends.get("addresses", []):
+                try:
+                    ipaddress.ip_network(address)
+                except ValueError as error:
+                    raise Refused(422, "unprocessable_entity", f"address {address} is invalid") from error
+        if set(body.get("tags") or []) - self.tags:
+            raise Refused(422, "unprocessable_entity", "tag does not exist")
+        # Empty lists may come back as null.
+        droplets, tags = body.get("droplet_ids") or None, body.get("tags") or None
+        waiting = [{"droplet_id": number, "removing": False, "status": "waiting"} for number in droplets or []]
+        return {"name": body["name"], "status": "waiting", "pending_changes": waiting, **rules, "tags": tags, "droplet_ids": droplets}
