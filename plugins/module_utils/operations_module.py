@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from .helm import releases
 from .helm.cli import HelmError
-from .helm.kube import KubeApi, KubeError, KubernetesClient, get_or_none
+from .helm.kube import KubeApi, KubeError, KubernetesClient, get_or_none, owner_of
 from .helm.lifecycle import ReleaseError
 from .helm.objects import HAS_YAML
 from .helm.releases import StoredRelease
@@ -39,6 +39,11 @@ def find_release(api: KubeApi, params: dict[str, Any]) -> Optional[StoredRelease
     space = get_or_none(api, f"/api/v1/namespaces/{namespace}") if _may_read_namespaces(api, namespace) else {}
     if space is None:
         return None
+    owner = owner_of(space)
+    if owner and params["domain"] and owner != params["domain"]:
+        raise ReleaseError(
+            "foreign_namespace", f"namespace {namespace} belongs to the site {owner}, not to {params['domain']}: choose another circleci_namespace."
+        )
     present = releases.current(releases.history(api, namespace, name))
     if present is None:
         others = releases.others(api, namespace, name, CHART)

@@ -14,7 +14,7 @@ description:
   - Takes the application layer to zero, then writes each database of PostgreSQL, MongoDB, all Secrets of the namespace, the values and the Helm
     revision into a folder of its own below O(path), with a checksum of each file. Files have mode 0600, and the folder appears complete or not at all.
   - With O(keep_stopped) the application layer stays at zero. While it does, the same restore point is taken once only.
-  - The object store and databases outside the cluster are not in it; the result says so.
+  - The object store, RabbitMQ, Redis and databases outside the cluster are not in it; the result says so, in check mode too.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
 extends_documentation_fragment:
@@ -36,6 +36,12 @@ options:
     description: Whether the application layer stays at zero, for what is to be done next. Otherwise it comes up again, also after a failure.
     type: bool
     default: false
+  keep:
+    description:
+      - How many restore points of this release to keep; the oldest ones beyond that are deleted after a new one was taken. V(0) deletes none.
+      - Check mode lists them in RV(removed).
+    type: int
+    default: 0
   kubectl:
     description: The kubectl program, as a name or a path.
     type: str
@@ -75,6 +81,16 @@ point:
   description: The restore point with C(id), C(path), C(taken), C(release), C(revision), C(files) (size and checksum), C(databases) and C(not_in_it).
   returned: when there is one
   type: dict
+not_in_it:
+  description: What a restore point of this release does not hold.
+  returned: success
+  type: list
+  elements: str
+removed:
+  description: Restore points that were deleted, or would be.
+  returned: success
+  type: list
+  elements: str
 scaled:
   description: Workloads that were taken to zero.
   returned: success
@@ -97,7 +113,7 @@ from ..module_utils.helm.releases import StoredRelease
 from ..module_utils.helm.waiter import Patience
 from ..module_utils.operations.kubectl import Kubectl
 from ..module_utils.operations.layers import Layers
-from ..module_utils.operations.restore_points import RestorePoint, RestorePoints
+from ..module_utils.operations.restore_points import RestorePoint, RestorePoints, omitted
 from ..module_utils.operations.stores import Databases
 from ..module_utils.operations_module import RELEASE_SPEC, WAIT_SPEC, client, need_release, told
 
@@ -123,11 +139,14 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "target": {"type": "str", "default": ""},
             "keep_stopped": {"type": "bool", "default": False},
+            "keep": {"type": "int", "default": 0},
             "kubectl": {"type": "str", "default": "kubectl"},
         },
         supports_check_mode=True,
     )
     params = module.params
+    if params["keep"] < 0:
+        module.fail_json(msg=f"circleci_restore_point_keep is {params['keep']}: allowed is a number of restore points to keep, or 0 to delete none.")
     with told(module):
         api = client(module)
         present = need_release(api, params)
@@ -143,13 +162,17 @@ def main() -> None:
         )
         points = RestorePoints(Path(params["path"]), api)
         known = still_good(points, present, layers, params["target"]) if params["keep_stopped"] else None
+        common: dict[str, Any] = {"not_in_it": omitted(present, documents), "removed": []}
         if known is not None:
             points.verify(known)
-            module.exit_json(changed=False, point=known.plain(), scaled=[], diff={"before": "", "after": ""})
+            module.exit_json(changed=False, point=known.plain(), scaled=[], diff={"before": "", "after": ""}, **common)
+        old = points.surplus(params["keep"], params["name"], params["namespace"], coming=True)
+        common["removed"] = [point.id for point in old]
+        before = "".join(f"{point.folder}\n" for point in old)
         if module.check_mode:
             scaled = [str(scale) for scale in layers.scales(stopped=True) if scale.differs]
             after = "".join(f"{line}\n" for line in [*scaled, f"a restore point of revision {present.revision} below {params['path']}"])
-            module.exit_json(changed=True, scaled=scaled, diff={"before": "", "after": after})
+            module.exit_json(changed=True, scaled=scaled, diff={"before": before, "after": after}, **common)
         pods = Kubectl(params["kubectl"], params["kubeconfig"], params["namespace"], context=params["context"])
         try:
             scales = layers.stop()
@@ -159,8 +182,10 @@ def main() -> None:
         finally:
             if not params["keep_stopped"]:
                 layers.start()
+        for surplus in old:
+            points.forget(surplus)
         result: dict[str, Any] = {"point": point.plain(), "scaled": [str(scale) for scale in scales]}
-        module.exit_json(changed=True, diff={"before": "", "after": shown(point)}, **result)
+        module.exit_json(changed=True, diff={"before": before, "after": shown(point)}, **result, **common)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from typing import Any, Optional, Protocol
 from urllib.parse import quote, urlencode
 
 MERGE_PATCH = "application/merge-patch+json"
+SITE_ANNOTATION = "onprem.circleci-server/site"
+"""On a namespace: the domain of the site that it belongs to. The verb secrets sets it."""
 
 
 class KubeError(Exception):
@@ -57,6 +59,12 @@ def get_or_none(api: KubeApi, path: str, query: Optional[dict[str, str]] = None)
         if error.status == 404:
             return None
         raise
+
+
+def owner_of(namespace: Any) -> str:
+    """The domain of the site that a namespace belongs to, empty where none says so."""
+    metadata = (namespace or {}).get("metadata") or {}
+    return str((metadata.get("annotations") or {}).get(SITE_ANNOTATION) or "")
 
 
 def core(namespace: str, kind: str, name: str = "") -> str:

@@ -17,7 +17,7 @@ from typing import Any, Callable, Optional
 
 from . import releases
 from .cli import Chart, Helm, HelmError, Source
-from .kube import KubeApi, KubeError, core, get_or_none
+from .kube import KubeApi, KubeError, core, get_or_none, owner_of
 from .objects import Cluster, Masker, ObjectDiff, compare, parse_documents
 from .releases import StoredRelease
 from .waiter import Outcome, Patience, Waiter, targets_of
@@ -138,6 +138,13 @@ class Lifecycle:
             raise ReleaseError(
                 "namespace_terminating",
                 f"namespace {self.wanted.namespace} is being deleted: wait until it is gone, then run the same command again.",
+            )
+        owner = owner_of(found)
+        if owner and self.wanted.domain and owner != self.wanted.domain and not self.wanted.takeover:
+            raise ReleaseError(
+                "foreign_namespace",
+                f"namespace {self.wanted.namespace} belongs to the site {owner}, not to {self.wanted.domain}: choose another circleci_namespace, or set "
+                "circleci_release_takeover to true when the domain really changes.",
             )
         return found is not None
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..helm.kube import MERGE_PATCH, KubeApi, core, get_or_none
 from ..helm.releases import StoredRelease
 from ..records import RecordError, read_record, write_record
 from .kubectl import OperationError
-from .stores import MONGODB, POSTGRES, Databases, StatefulStore
+from .stores import MONGODB, POSTGRES, Databases, StatefulStore, find_store, value_at
 
 RECORD = "restore-point.json"
 USED = "restored.json"
@@ -66,6 +66,15 @@ class RestorePoint:
 
 def now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def omitted(release: StoredRelease, documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a restore point of this release does not hold, so that it can be said before one is taken."""
+    left = ["object store", "RabbitMQ and Redis (queues and caches)"]
+    left += [f"{title} outside the cluster" for title, product in (("PostgreSQL", POSTGRES), ("MongoDB", MONGODB)) if find_store(documents, product) is None]
+    if str(value_at(release.values, "rabbitmq.internal", True)).lower() in ("false", "0"):
+        left.append("RabbitMQ outside the cluster")
+    return left
 
 
 class _File:
@@ -169,7 +178,7 @@ class RestorePoints:
         files: dict[str, dict[str, Any]] = {}
         record: dict[str, Any] = {
             "taken": moment.strftime(TIME), "release": release.chart_version, "revision": release.revision, "name": release.name,
-            "namespace": namespace, "target": target, "not_in_it": ["object store", "RabbitMQ and Redis (queues and caches)"],
+            "namespace": namespace, "target": target, "not_in_it": omitted(release, databases.documents),
         }  # fmt: skip
         self._text(work, files, "values.json", json.dumps(release.values, indent=1, sort_keys=True))
         self._text(work, files, "secrets.json", json.dumps(self._secrets(namespace), indent=1, sort_keys=True))
@@ -200,7 +209,6 @@ class RestorePoints:
     def _postgres(work: Path, files: dict[str, dict[str, Any]], databases: Databases, record: dict[str, Any]) -> None:
         server, store = databases.postgres(), databases.store(POSTGRES)
         if server is None or store is None:
-            record["not_in_it"].append("PostgreSQL outside the cluster")
             return
         record["schemas"] = server.schemas()
         record["postgres"] = {"image": databases.live_image(store), "major": server.major()}
@@ -216,12 +224,24 @@ class RestorePoints:
     def _mongo(work: Path, files: dict[str, dict[str, Any]], databases: Databases, record: dict[str, Any]) -> None:
         server, store = databases.mongo(), databases.store(MONGODB)
         if server is None or store is None:
-            record["not_in_it"].append("MongoDB outside the cluster")
             return
         record["mongodb"] = {"image": databases.live_image(store), "feature_version": server.feature_version()}
         out = _File(work / "mongodb.archive.gz")
         server.dump(out)
         files["mongodb.archive.gz"] = out.close()
+
+    # -- forgetting ---------------------------------------------------------------------------------------------------
+
+    def surplus(self, keep: int, name: str, namespace: str, coming: bool = False) -> list[RestorePoint]:
+        """Those of a release beyond its newest *keep*, oldest first; *coming* counts one that is yet to be taken. 0 keeps all."""
+        known = [point for point in self.all() if (point.name, point.namespace) == (name, namespace)]
+        return known[: max(0, len(known) + coming - keep)] if keep > 0 else []
+
+    def forget(self, point: RestorePoint) -> None:
+        """It is there as a whole or not at all, when it goes too."""
+        gone = self.root / f".{point.id}.partial"
+        os.replace(point.folder, gone)
+        shutil.rmtree(gone)
 
     # -- comparing ----------------------------------------------------------------------------------------------------
 

@@ -17,13 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Protocol
 
-from ..helm.kube import KubeApi, KubeError, core, get_or_none
+from ..helm.kube import SITE_ANNOTATION, KubeApi, KubeError, core, get_or_none, owner_of
 from . import generate, pki
 
 PLAN_FORMAT = "onprem.circleci_server/secret-plan/1"
 OWNER_LABEL = "app.kubernetes.io/managed-by"
 OWNER = "onprem.circleci_server"
-SITE_ANNOTATION = "onprem.circleci-server/site"
 KEYSETS_ANNOTATION = "onprem.circleci-server/keysets"
 VENDOR, OWN, GIVEN = "vendor", "own", "given"
 """Where the keysets of artifacts and job history come from: the vendor's program, this collection, the operator."""
@@ -116,7 +115,7 @@ class SecretStore:
         metadata = found.get("metadata") or {}
         if metadata.get("deletionTimestamp"):
             return [f"namespace {namespace} is being deleted: wait until it is gone, then run the same command again."]
-        owner = (metadata.get("annotations") or {}).get(SITE_ANNOTATION)
+        owner = owner_of(found)
         if owner and owner != self.site.domain:
             return [
                 f"namespace {namespace} belongs to the site {owner}, not to {self.site.domain}: choose another "

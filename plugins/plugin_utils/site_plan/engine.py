@@ -97,6 +97,7 @@ class Request:
         """Facts for the table of ownership."""
         return {
             "bundle_dir": self.bundle_dir,
+            "escrow": "circleci_secrets_store_path",
             "load_balancer_address": str(self.load_balancer.get("address") or ""),
             "namespace": str(self.facts["namespace"]),
             "plan_dir": self.plan_dir or f"{self.state_dir}/plan",

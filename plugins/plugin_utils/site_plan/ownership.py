@@ -29,7 +29,7 @@ CONDITIONS = {
     "local_path": "`circleci_storage_class: local_path`",
     "later": "one of the verbs `upgrade`, `rollback`, `restore_point`, `restart` and `scale` has run; `install` makes none of it",
 }
-FACTS = ("bundle_dir", "load_balancer_address", "namespace", "plan_dir", "rancher", "registry", "release", "release_name", "state_dir")
+FACTS = ("bundle_dir", "escrow", "load_balancer_address", "namespace", "plan_dir", "rancher", "registry", "release", "release_name", "state_dir")
 
 
 class OwnershipError(Exception):

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.onprem.circleci_server.plugins.module_utils import operations_module
+from ansible_collections.onprem.circleci_server.plugins.module_utils.operations.restore_points import RestorePoints
+from ansible_collections.onprem.circleci_server.plugins.module_utils.records import write_record
 from ansible_collections.onprem.circleci_server.plugins.modules import (
     installed_release,
     mongodb_upgrade,
@@ -83,6 +87,44 @@ def test_a_restore_point_is_taken_once_while_nothing_runs(world: World, capsys: 
     again = run("restore_point", capsys, **options)
     assert (again["changed"], again["point"]["id"]) == (False, taken["point"]["id"])
     assert run("restore_point", capsys, check=True, **options)["changed"] is False
+
+
+def test_what_is_not_in_a_restore_point_is_said_before_and_kept_in_its_record(world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    check = run("restore_point", capsys, check=True, path=str(tmp_path / "points"))
+    assert check["not_in_it"] == ["object store", "RabbitMQ and Redis (queues and caches)"]
+    taken = run("restore_point", capsys, path=str(tmp_path / "points"))
+    assert taken["not_in_it"] == taken["point"]["not_in_it"] == check["not_in_it"]
+    record = json.loads((Path(taken["point"]["path"]) / "restore-point.json").read_text())
+    assert record["not_in_it"] == check["not_in_it"]
+
+
+def test_old_restore_points_go_only_when_a_number_to_keep_is_named(
+    world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = iter(range(24))
+    monkeypatch.setattr(RestorePoints.__init__, "__defaults__", (lambda: datetime(2026, 1, 1, next(hours), tzinfo=timezone.utc),))
+    path = tmp_path / "points"
+    ids = [run("restore_point", capsys, path=str(path))["point"]["id"] for _number in range(3)]
+    assert sorted(item.name for item in path.iterdir()) == ids
+    # Of another release in the same folder, which is nobody's to delete.
+    other = path / "20250101T000000Z-4.9.5"
+    shutil.copytree(path / ids[0], other)
+    record = json.loads((other / "restore-point.json").read_text())
+    write_record(other / "restore-point.json", {**record, "name": "another"})
+    check = run("restore_point", capsys, check=True, path=str(path), keep=2)
+    assert check["removed"] == ids[:2] and all(one in check["diff"]["before"] for one in ids[:2])
+    assert sorted(item.name for item in path.iterdir()) == [other.name, *ids]
+    taken = run("restore_point", capsys, path=str(path), keep=2)
+    assert taken["removed"] == check["removed"]
+    assert sorted(item.name for item in path.iterdir()) == [other.name, ids[2], taken["point"]["id"]]
+    assert "circleci_restore_point_keep is -1" in run("restore_point", capsys, path=str(path), keep=-1)["msg"]
+
+
+def test_a_restore_point_that_fails_deletes_no_older_one(world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    kept = run("restore_point", capsys, path=str(tmp_path / "points"))["point"]["id"]
+    del world.api.objects[f"/api/v1/namespaces/{NS}/secrets/mongodb-credentials"]
+    assert run("restore_point", capsys, path=str(tmp_path / "points"), keep=1)["code"] == "secret"
+    assert [item.name for item in (tmp_path / "points").iterdir()] == [kept]
 
 
 def test_by_itself_it_lets_circleci_run_again_even_when_it_fails(world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

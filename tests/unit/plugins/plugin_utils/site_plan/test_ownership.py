@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[5]
 ROLES = sorted(path.parents[1].name for path in ROOT.glob("roles/*/tasks/main.yml"))
 FACTS = {
     "bundle_dir": "/srv/bundle",
+    "escrow": "/srv/escrow.yml",
     "load_balancer_address": "192.0.2.100",
     "namespace": "circleci",
     "plan_dir": "/state/plan",
@@ -63,6 +64,7 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
             "circleci_nomad_client_gc_image": "circleci/docker-gc:2.0",
         }
     ],
+    "secrets": [{"circleci_secrets_store": "ansible_vault", "circleci_secrets_store_path": "/srv/escrow.yml"}],
     "object_storage": [
         {"__circleci_object_storage_service": service(kind, STORE), "circleci_object_storage_certificate": "PEM"} for kind in MANAGED
     ],
@@ -99,7 +101,7 @@ WRITE_NOTHING = {
         "bundle_verify", "chart_facts", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "database_roles", "host_preflight",
         "image_pull_proof", "installed_release", "rancher_node", "registry_coverage", "service_health",
         "orb_registry", "object_storage_agents", "object_storage_buckets", "object_storage_health", "object_storage_probe", "site_preflight", "site_secret_values",
-        "site_secrets", "site_verdict",
+        "site_verdict",
     )),
 }  # fmt: skip
 
@@ -124,6 +126,10 @@ def _private_registry(given: Mapping[str, Any]) -> Iterator[str]:
     yield from (UNIT, PACKAGE, str(registry.masked_path), str(registry.wanted.storage_dir))
 
 
+def _escrow(given: Mapping[str, Any]) -> Iterator[str]:
+    yield from (store["path"] for store in given.values() if store["kind"] == "ansible_vault")
+
+
 def _folders(given: Mapping[str, Any]) -> Iterator[str]:
     yield from (str(Path(value).parent) for value in given.values())
 
@@ -137,6 +143,7 @@ def _values(given: Mapping[str, Any]) -> Iterator[str]:
 WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator[str]]]] = {
     "onprem.circleci_server.host_units": (("directories", "files", "units", "users", "drain"), _host_units),
     "onprem.circleci_server.host_packages": (("names",), _values),
+    "onprem.circleci_server.site_secrets": (("store",), _escrow),
     "onprem.circleci_server.oci_file": (("dest",), _values),
     "onprem.circleci_server.firewall": ((), _firewall),
     "onprem.circleci_server.private_registry": (("storage_dir",), _private_registry),
