@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
+from collections.abc import Callable
 from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -35,6 +36,8 @@ class Azure(StandIn):
         self.groups: dict[str, dict[str, Any]] = {}
         self.operations: dict[str, Any] = {}
         self.page = 1
+        self.tells = "monitor"
+        """Where an operation can be watched: C(monitor), or C(resource) and, once that is gone, its location."""
         self.identity_header = "canary of the identity header"
 
     # --- tokens ---------------------------------------------------------------------------------------------------------
@@ -78,21 +81,21 @@ class Azure(StandIn):
         name, rule = match.groups()
         if (method, name) == ("GET", None):
             return 200, self._list(query), {}
-        if method == "GET" and name in self.groups and not rule:
-            return 200, self.schema.answer("group", self.groups[name]), {}
+        if method == "GET" and name in self.groups:
+            return 200, self._get(path, name, rule), {"Retry-After": "0"}
         if any(not operation["ended"] for operation in self.operations.values()):
             raise Refused(409, "AnotherOperationInProgress", "Another operation on this or dependent resource is in progress.")
         if method == "PUT" and not rule:
             group = self._group(name, self.sent("group", body))
-            return self._start(201 if name not in self.groups else 200, group, lambda: self.groups.__setitem__(name, group))
+            return self._start(path, 201 if name not in self.groups else 200, group, lambda: self.groups.__setitem__(name, group))
         if name in self.groups and rule:
             rules = self.groups[name]["properties"]["securityRules"]
             others = [item for item in rules if item["name"] != rule]
             if method == "PUT":
                 new = self._rule(name, self.sent("rule", {**body, "name": rule}), others)
-                return self._start(200 if len(others) < len(rules) else 201, new, lambda: rules.__setitem__(slice(None), [*others, new]))
+                return self._start(path, 200 if len(others) < len(rules) else 201, new, lambda: rules.__setitem__(slice(None), [*others, new]))
             if method == "DELETE":
-                return self._start(202, None, lambda: rules.__setitem__(slice(None), others))
+                return self._start(path, 202, None, lambda: rules.__setitem__(slice(None), others))
         raise Refused(404, "ResourceNotFound", f"The Resource '{path}' was not found.")
 
     def group(self, name: str, **properties: Any) -> dict[str, Any]:
@@ -153,27 +156,47 @@ class Azure(StandIn):
 
     # --- operations -----------------------------------------------------------------------------------------------------
 
-    def _start(self, status: int, resource: Any, effect: Any) -> Answer:
+    def _start(self, path: str, status: int, resource: Any, effect: Callable[[], Any]) -> Answer:
         name = str(uuid.uuid4())
-        self.operations[name] = {"asked": 0, "ended": "", "effect": effect}
+        self.operations[name] = {"path": path, "asked": 0, "ended": "", "effect": effect}
         where = f"{self.url}{OPERATIONS}/{name}?api-version={API_VERSION}"
-        headers = {"Azure-AsyncOperation": where, "Retry-After": "0"}
+        headers = {"Retry-After": "0", **({"Azure-AsyncOperation": where} if self.tells == "monitor" else {})}
         if resource is None:
             return status, None, {**headers, "Location": where}
+        if self.tells == "resource":
+            # Seen at once, and not yet in force.
+            effect()
         kind = "group" if "location" in resource else "rule"
         pending = {**resource, "properties": {**resource["properties"], "provisioningState": "Updating"}}
         return status, self.schema.answer(kind, pending), headers
 
-    def _operation(self, name: str) -> Answer:
-        if name not in self.operations:
-            raise Refused(404, "ResourceNotFound", "The operation was not found.")
-        operation = self.operations[name]
+    def _get(self, path: str, name: str, rule: str) -> Any:
+        found = self.groups[name]
+        if rule:
+            (found,) = [item for item in found["properties"]["securityRules"] if item["name"] == rule]
+        states = [self._state(operation) for operation in self.operations.values() if operation["path"] == path and not operation["ended"]]
+        state = {"InProgress": "Updating"}.get(states[0], states[0]) if states else "Succeeded"
+        return self.schema.answer("rule" if rule else "group", {**found, "properties": {**found["properties"], "provisioningState": state}})
+
+    def _state(self, operation: dict[str, Any]) -> str:
+        """Moves on when it is asked for."""
         operation["asked"] += 1
         if operation["asked"] == 1:
-            return 200, self.schema.answer("asyncOperation", {"status": "InProgress"}), {"Retry-After": "0"}
+            return "InProgress"
         if not operation["ended"]:
             operation["ended"] = "Failed" if self.fail_operation else "Succeeded"
             if not self.fail_operation:
                 operation["effect"]()
-        failed = {"error": {"code": self.fail_operation, "message": "The maximum number of rules is reached."}} if operation["ended"] == "Failed" else {}
-        return 200, self.schema.answer("asyncOperation", {"status": operation["ended"], **failed}), {}
+        return str(operation["ended"])
+
+    def _operation(self, name: str) -> Answer:
+        if name not in self.operations:
+            raise Refused(404, "ResourceNotFound", "The operation was not found.")
+        state = self._state(self.operations[name])
+        if self.tells == "resource":
+            # The form of Location: nothing until it is over, then as the request itself would have answered.
+            if state == "Failed":
+                raise Refused(400, self.fail_operation, "The maximum number of rules is reached.")
+            return (202 if state == "InProgress" else 204), None, {"Retry-After": "0"}
+        failed = {"error": {"code": self.fail_operation, "message": "The maximum number of rules is reached."}} if state == "Failed" else {}
+        return 200, self.schema.answer("asyncOperation", {"status": state, **failed}), {"Retry-After": "0"}

@@ -89,6 +89,19 @@ def test_aws_leaves_rules_and_groups_of_others(aws: Aws) -> None:
     assert aws.groups()["other"] == kept
 
 
+def test_aws_sets_back_what_somebody_changed_in_a_rule_of_ours(aws: Aws) -> None:
+    aws.run(circleci_ports=PORTS)
+    group = aws.groups()[NOMAD]
+    (source,) = [item for permission in group["IpPermissions"] for item in permission["IpRanges"] if item["CidrIp"] == "203.0.113.0/28"]
+    for call, port, network in (("revoke", 22, "203.0.113.0/28"), ("authorize", 22, "0.0.0.0/0")):
+        rule = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": network, "Description": source["Description"]}]}
+        aws.ask(f"{call}_security_group_ingress", GroupId=group["GroupId"], IpPermissions=[rule])
+    check = aws.run("--check", circleci_ports=PORTS)
+    assert check["changed"] == 1 and "tcp 22 from 0.0.0.0/0" in check["last"]["diff"]["before"] and "tcp 22 from 203.0.113.0/28" in check["last"]["diff"]["after"]
+    assert aws.run(circleci_ports=PORTS)["last"]["changes"] == check["last"]["changes"]
+    assert opened(aws.groups()[NOMAD]) == opened(group)
+
+
 def test_aws_refuses_a_group_of_somebody_else(aws: Aws) -> None:
     aws.ask("create_security_group", GroupName=NOMAD, Description="theirs", VpcId=aws.variables["circleci_cloud_network"])
     before = aws.groups()

@@ -37,13 +37,13 @@ from .rest import Answer, Rest
 API_VERSION = "2023-09-01"
 TAG = "onprem-circleci-site"
 GROUP = re.compile(r"/subscriptions/[0-9a-fA-F-]{36}/resourceGroups/[\w.()-]+")
-NAME_PREFIX = "circleci-"
 PROTOCOLS = {"tcp": "Tcp", "udp": "Udp", "icmp": "Icmp", "any": "*"}
 PROBES, REST_OF_ALL = (key_of(item) for item in AZURE_LAST)
 # Allowed are 100 to 4096. What is below the first stays free for rules of others that must come before ours.
 FIRST, LAST = 1000, 4094
 ENDS = ("Succeeded", "Failed", "Canceled")
 FIXED = {PROBES: ("circleci-load-balancer-probes", 4095), REST_OF_ALL: ("circleci-deny-the-rest", 4096)}
+NAME = re.compile(r"circleci-(?:(?:tcp|udp|icmp|any)(?:-[0-9]+){0,2}-v[46]|load-balancer-probes|deny-the-rest)", re.IGNORECASE)
 
 
 class Azure:
@@ -116,7 +116,7 @@ class Azure:
     def _ours(self, rule: Mapping[str, Any]) -> bool:
         properties = rule["properties"]
         marked = str(properties.get("description") or "").startswith(self.prefix)
-        return marked and str(rule["name"]).lower().startswith(NAME_PREFIX) and properties["direction"] == "Inbound"
+        return marked and bool(NAME.fullmatch(rule["name"])) and properties["direction"] == "Inbound"
 
     def _bodies(self, change: Change, ours: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Rules as Azure has them; the ones with fixed priorities come last."""
@@ -131,9 +131,8 @@ class Azure:
             name, priority = FIXED.get(keys[0]) or ("-".join(filter(None, ("circleci", protocol, "" if whole else ports, family))), 0)
             if not priority:
                 old = ours.get(name)
-                priority = int(old["properties"]["priority"]) if old else next(free, 0)
-                if not priority:
-                    raise CloudError(f"{change.name} has no priority free between {FIRST} and {LAST}; name larger networks in circleci_ports")
+                # One is always free, since a group holds fewer rules than there are numbers.
+                priority = int(old["properties"]["priority"]) if old else next(free)
             properties: dict[str, Any] = {
                 "description": (self.prefix + ", ".join(sorted({change.wanted[key] for key in keys})))[:140],
                 "protocol": PROTOCOLS[protocol],
@@ -185,7 +184,7 @@ def _rules(group: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _in_the_way(group: str, rule: Mapping[str, Any]) -> Iterable[str]:
     properties, name = rule["properties"], str(rule["name"])
-    if name.lower().startswith(NAME_PREFIX):
+    if NAME.fullmatch(name):
         yield f"rule {name} of {group} has a name of ours and was not made by this collection for this site (it lacks the mark); rename or remove it"
     if properties["direction"] == "Inbound" and properties["priority"] > LAST:
         yield (f"rule {name} of {group} has the priority {properties['priority']}; {LAST + 1} and {LAST + 2} are needed for the rules that close the rest, "

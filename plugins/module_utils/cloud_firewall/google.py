@@ -76,17 +76,18 @@ class Google:
     def apply(self, change: Change) -> None:
         wanted = {body["name"]: body for body in self._bodies(change)}
         there = {name: rule for name, rule in self.there.items() if name in wanted or _group(name) == change.name}
-        # Opened before closed: nobody is cut off while a rule is replaced.
+        changed = []
         for name, body in wanted.items():
             old = there.get(name)
             if old is None:
-                self._finish("POST", self.firewalls, body)
+                changed.append(("POST", self.firewalls, body))
             elif _edited(old, change.name) or set(_keys(old)) != set(_keys(body)):
                 # A replacement forgets what it does not name; whether a rule is logged is the business of others.
                 kept = {"logConfig": old["logConfig"]} if old.get("logConfig") else {}
-                self._finish("PUT", f"{self.firewalls}/{name}", {**body, **kept})
-        for name in sorted(set(there) - set(wanted)):
-            self._finish("DELETE", f"{self.firewalls}/{name}")
+                changed.append(("PUT", f"{self.firewalls}/{name}", {**body, **kept}))
+        # Opened before closed: nobody is cut off while a rule is replaced.
+        self._finish(changed)
+        self._finish([("DELETE", f"{self.firewalls}/{name}", None) for name in sorted(set(there) - set(wanted))])
 
     def _all(self) -> Iterable[dict[str, Any]]:
         query = {"maxResults": "500"}
@@ -115,20 +116,27 @@ class Google:
                 "allowed": [{"IPProtocol": word, **({} if whole else {"ports": [ports]})}],
             }
 
-    def _finish(self, method: str, path: str, body: Any = None) -> None:
-        """Ask for a change and wait until it is made; the number lets Google know an attempt that is made again."""
-        operation = self.rest.call(method, f"{path}?requestId={uuid.uuid4()}", body).data
+    def _finish(self, requests: Iterable[tuple[str, str, Any]]) -> None:
+        """Ask for changes, wait until all of them are made, and tell what could not be."""
+        # The number lets Google know a request that is made again.
+        started = [(f"{method} {path}", self.rest.call(method, f"{path}?requestId={uuid.uuid4()}", body).data) for method, path, body in requests]
+        problems = [f"Google refused {what}: {said}" for what, operation in started if (said := self._outcome(what, operation))]
+        if problems:
+            raise CloudError(*problems)
+
+    def _outcome(self, what: str, operation: Mapping[str, Any]) -> str:
+        """Empty when the change is made, else why not."""
         for _round in range(30):
             if operation.get("status") == "DONE":
                 break
             # Answers when the operation is done, and after two minutes at the latest.
             operation = self.rest.call("POST", f"/compute/v1/projects/{self.project}/global/operations/{operation.get('name')}/wait").data
         else:
-            raise CloudError(f"Google has not finished {method} {path} yet; the same command goes on")
+            raise CloudError(f"Google has not finished {what} yet; the same command goes on")
         errors = (operation.get("error") or {}).get("errors") or []
-        if errors or int(operation.get("httpErrorStatusCode") or 0) >= 400:
-            said = ", ".join(f"{item.get('message', '')} ({item.get('code', '')})" for item in errors) or operation.get("httpErrorMessage")
-            raise CloudError(f"Google refused {method} {path}: {said}")
+        if errors:
+            return ", ".join(f"{item.get('message', '')} ({item.get('code', '')})" for item in errors)
+        return str(operation.get("httpErrorMessage") or "") if int(operation.get("httpErrorStatusCode") or 0) >= 400 else ""
 
 
 def _group(name: str) -> str:

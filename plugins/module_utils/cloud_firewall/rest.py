@@ -68,9 +68,9 @@ class Rest:
             status, headers, text = self._once(method, url, body)
             if status < 300:
                 return Answer(status, headers, self._object(text, f"{method} {shown}"))
-            said = self._refusal(text)
-            later = status == 429 or self.throttled(said) or (status == 503 and method != "POST")
-            sentence = f"{self.said(said) or 'no reason given'} (HTTP {status})"
+            refusal = self._refusal(text)
+            later = status == 429 or self.throttled(refusal) or (status == 503 and method != "POST")
+            sentence = f"{self.said(refusal) or 'no reason given'} (HTTP {status})"
             if not later:
                 raise CloudError(f"{self.cloud} refused {method} {shown}: {sentence}")
             wait = _seconds(headers, 2**attempt)
