@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 from .helm import releases
-from .helm.cli import HelmError
+from .helm.cli import HelmError, Source
 from .helm.kube import KubeApi, KubeError, KubernetesClient, get_or_none, owner_of
 from .helm.lifecycle import ReleaseError
 from .helm.objects import HAS_YAML
@@ -31,6 +31,18 @@ WAIT_SPEC: dict[str, Any] = {
     "expected_to_fail": {"type": "list", "elements": "str", "default": []},
     "progress_file": {"type": "path"},
 }
+
+REGISTRY_SPEC: dict[str, Any] = {
+    "registry_username": {"type": "str", "default": ""},
+    "registry_password": {"type": "str", "default": "", "no_log": True},
+    "registry_ca": {"type": "str", "default": ""},
+    "registry_plain_http": {"type": "bool", "default": False},
+}
+
+
+def chart_source(chart: str, version: str, params: dict[str, Any]) -> Source:
+    """Where a chart is, with the options of REGISTRY_SPEC."""
+    return Source(chart, version, params["registry_username"], params["registry_password"], params["registry_ca"], params["registry_plain_http"])
 
 
 def find_release(api: KubeApi, params: dict[str, Any]) -> Optional[StoredRelease]:

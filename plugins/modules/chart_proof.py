@@ -17,6 +17,8 @@ description:
   - Failing items come all at once, each with the values key or the deed that mends it.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
+extends_documentation_fragment:
+  - onprem.circleci_server.chart_registry
 requirements:
   - helm 3.16 or later
   - kubernetes (Python library)
@@ -58,22 +60,6 @@ options:
     description: The private registry as host[:port], with a path when images lie below one.
     type: str
     required: true
-  registry_username:
-    description: User of the private registry.
-    type: str
-    default: ''
-  registry_password:
-    description: Password of the user of the private registry.
-    type: str
-    default: ''
-  registry_ca:
-    description: Authority of the private registry, as PEM.
-    type: str
-    default: ''
-  registry_plain_http:
-    description: Whether the private registry speaks plain HTTP.
-    type: bool
-    default: false
   allowed_registries:
     description: Further registries that images may come from. They are not looked into.
     type: list
@@ -178,11 +164,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.chart_facts.unpack import ChartFileError, content_digest
-from ..module_utils.helm.cli import Chart, Helm, HelmError, Source
+from ..module_utils.helm.cli import Chart, Helm, HelmError
 from ..module_utils.helm.kube import KubeError, KubernetesClient
 from ..module_utils.helm.objects import HAS_YAML, Masker, parse_documents
 from ..module_utils.helm.proof import Item, Proof
 from ..module_utils.mirror.registry import RegistryClient
+from ..module_utils.operations_module import REGISTRY_SPEC, chart_source
 
 
 def merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -245,14 +232,7 @@ def prove(module: AnsibleModule, helm: Helm) -> dict[str, Any]:
         values = json.loads(params["values"])
     except ValueError as error:
         module.fail_json(msg=f"values is no JSON ({error}): pipe the values through to_json.")
-    source = Source(
-        chart=params["chart"],
-        version=params["version"],
-        username=params["registry_username"],
-        password=params["registry_password"],
-        ca_certificate=params["registry_ca"],
-        plain_http=params["registry_plain_http"],
-    )
+    source = chart_source(params["chart"], params["version"], params)
     try:
         chart = helm.obtain(source)
     except HelmError as error:
@@ -322,10 +302,7 @@ def main() -> None:
             "version": {"type": "str", "required": True},
             "values": {"type": "str", "required": True, "no_log": True},
             "registry": {"type": "str", "required": True},
-            "registry_username": {"type": "str", "default": ""},
-            "registry_password": {"type": "str", "default": "", "no_log": True},
-            "registry_ca": {"type": "str", "default": ""},
-            "registry_plain_http": {"type": "bool", "default": False},
+            **REGISTRY_SPEC,
             "allowed_registries": {"type": "list", "elements": "str", "default": []},
             "extra_images": {"type": "list", "elements": "str", "default": []},
             "check_images": {"type": "bool", "default": True},

@@ -22,6 +22,10 @@ description:
     masked before they are shown.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
+extends_documentation_fragment:
+  - onprem.circleci_server.installed
+  - onprem.circleci_server.chart_registry
+  - onprem.circleci_server.waiting
 requirements:
   - helm 3.16 or later
   - kubernetes (Python library)
@@ -32,26 +36,10 @@ options:
     type: str
     choices: [present, absent]
     default: present
-  kubeconfig:
-    description: Path of the kubeconfig file on this host.
-    type: path
-    required: true
-  context:
-    description: Context of the kubeconfig file. The current one when empty.
-    type: str
-    default: ''
   helm:
     description: The helm program, as a name or a path.
     type: str
     default: helm
-  name:
-    description: Name of the release.
-    type: str
-    required: true
-  namespace:
-    description: Namespace of the release. The verb secrets has made it.
-    type: str
-    required: true
   chart:
     description: The chart as a folder, an archive, or C(oci://host/path) in the private registry. Required with O(state=present).
     type: str
@@ -73,28 +61,8 @@ options:
     type: list
     elements: str
     default: []
-  domain:
-    description: Domain of the site. A release that serves another one is refused.
-    type: str
-    default: ''
   takeover:
     description: Whether a release that serves another domain may be changed.
-    type: bool
-    default: false
-  registry_username:
-    description: User of the private registry, for a chart there.
-    type: str
-    default: ''
-  registry_password:
-    description: Password of the user of the private registry.
-    type: str
-    default: ''
-  registry_ca:
-    description: Authority of the private registry, as PEM.
-    type: str
-    default: ''
-  registry_plain_http:
-    description: Whether the private registry speaks plain HTTP.
     type: bool
     default: false
   post_renderer:
@@ -105,10 +73,6 @@ options:
     description: Whether to wait until all workloads are ready.
     type: bool
     default: true
-  wait_timeout:
-    description: Seconds to wait in all.
-    type: int
-    default: 2700
   helm_timeout:
     description: Seconds that helm may take for hooks and for applying objects.
     type: int
@@ -133,11 +97,6 @@ options:
     description: Seconds that running Nomad servers may be without a leader before they are restarted together.
     type: int
     default: 60
-  expected_to_fail:
-    description: Names of workloads that the vendor expects to fail at this stage. They are not waited for.
-    type: list
-    elements: str
-    default: []
   pending_age:
     description: Seconds after which a pending revision counts as left by a killed helm.
     type: int
@@ -158,9 +117,6 @@ options:
     default: false
   state_file:
     description: File on this host that remembers what the cluster itself changes on objects right after a rollout.
-    type: path
-  progress_file:
-    description: File on this host to which progress is written as JSON.
     type: path
 attributes:
   check_mode:
@@ -275,49 +231,41 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.helm.cli import Helm, HelmError, Source
+from ..module_utils.helm.cli import Helm, HelmError
 from ..module_utils.helm.kube import KubeError, KubernetesClient
 from ..module_utils.helm.lifecycle import Lifecycle, Plan, ProgressFile, ReleaseError, Wanted
 from ..module_utils.helm.objects import HAS_YAML, Masker
 from ..module_utils.helm.waiter import Outcome, Patience
 from ..module_utils.mirror_module import forget_payload
+from ..module_utils.operations_module import REGISTRY_SPEC, RELEASE_SPEC, WAIT_SPEC, chart_source
 
 
 def argument_spec() -> dict[str, dict[str, Any]]:
     return {
+        **RELEASE_SPEC,
+        **WAIT_SPEC,
+        **REGISTRY_SPEC,
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-        "kubeconfig": {"type": "path", "required": True},
-        "context": {"type": "str", "default": ""},
         "helm": {"type": "str", "default": "helm"},
-        "name": {"type": "str", "required": True},
-        "namespace": {"type": "str", "required": True},
         "chart": {"type": "str", "default": ""},
         "chart_name": {"type": "str", "default": "circleci-server"},
         "version": {"type": "str", "default": ""},
         "values": {"type": "str", "default": "{}", "no_log": True},
         "secret_values": {"type": "list", "elements": "str", "default": [], "no_log": True},
-        "domain": {"type": "str", "default": ""},
         "takeover": {"type": "bool", "default": False},
-        "registry_username": {"type": "str", "default": ""},
-        "registry_password": {"type": "str", "default": "", "no_log": True},
-        "registry_ca": {"type": "str", "default": ""},
-        "registry_plain_http": {"type": "bool", "default": False},
         "post_renderer": {"type": "str", "default": ""},
         "wait": {"type": "bool", "default": True},
-        "wait_timeout": {"type": "int", "default": 2700},
         "helm_timeout": {"type": "int", "default": 900},
         "poll_interval": {"type": "float", "default": 3},
         "image_grace": {"type": "int", "default": 120},
         "schedule_grace": {"type": "int", "default": 240},
         "max_restarts": {"type": "int", "default": 10},
         "quorum_grace": {"type": "int", "default": 60},
-        "expected_to_fail": {"type": "list", "elements": "str", "default": []},
         "pending_age": {"type": "int", "default": 300},
         "history": {"type": "int", "default": 10},
         "delete_volumes": {"type": "bool", "default": False},
         "delete_secrets": {"type": "bool", "default": False, "no_log": False},
         "state_file": {"type": "path"},
-        "progress_file": {"type": "path"},
     }
 
 
@@ -342,14 +290,7 @@ def wanted(module: AnsibleModule) -> Wanted:
         module.fail_json(msg=f"values is no JSON ({error}): pipe the values through to_json.", code="values")
     if not isinstance(values, dict):
         module.fail_json(msg="values is no JSON object: pipe the values through to_json.", code="values")
-    source = Source(
-        chart=params["chart"],
-        version=params["version"],
-        username=params["registry_username"],
-        password=params["registry_password"],
-        ca_certificate=params["registry_ca"],
-        plain_http=params["registry_plain_http"],
-    )
+    source = chart_source(params["chart"], params["version"], params)
     return Wanted(
         name=params["name"],
         namespace=params["namespace"],

@@ -18,6 +18,7 @@ description:
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
 extends_documentation_fragment:
+  - onprem.circleci_server.waiting
   - onprem.circleci_server.installed
 requirements:
   - kubectl, within one minor of the cluster
@@ -46,18 +47,6 @@ options:
     description: The kubectl program, as a name or a path.
     type: str
     default: kubectl
-  wait_timeout:
-    description: Seconds to wait until no pod of the application layer is left.
-    type: int
-    default: 2700
-  expected_to_fail:
-    description: Workloads that are not waited for.
-    type: list
-    elements: str
-    default: []
-  progress_file:
-    description: File on this host to which progress is written as JSON.
-    type: path
 attributes:
   check_mode:
     support: full

@@ -18,6 +18,8 @@ description:
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
 extends_documentation_fragment:
+  - onprem.circleci_server.chart_registry
+  - onprem.circleci_server.waiting
   - onprem.circleci_server.installed
 requirements:
   - kubectl, within one minor of the cluster
@@ -47,18 +49,6 @@ options:
     description: The chart as C(oci://host/path) in the private registry, of the release of the restore point. Needed when MongoDB stays newer.
     type: str
     default: ''
-  registry_username:
-    description: User of the private registry.
-    type: str
-    default: ''
-  registry_password:
-    description: Password of the user of the private registry.
-    type: str
-    default: ''
-  registry_ca:
-    description: Authority of the private registry, as PEM.
-    type: str
-    default: ''
   helm:
     description: The helm program, as a name or a path.
     type: str
@@ -69,18 +59,6 @@ options:
     default: kubectl
   state_file:
     description: File on this host that remembers what the cluster itself changes on objects right after a rollout.
-    type: path
-  wait_timeout:
-    description: Seconds to wait in all.
-    type: int
-    default: 2700
-  expected_to_fail:
-    description: Workloads that are not waited for.
-    type: list
-    elements: str
-    default: []
-  progress_file:
-    description: File on this host to which progress is written as JSON.
     type: path
 attributes:
   check_mode:
@@ -144,7 +122,15 @@ from ..module_utils.mirror_module import forget_payload
 from ..module_utils.operations.kubectl import Kubectl, OperationError
 from ..module_utils.operations.restore_points import RestorePoints
 from ..module_utils.operations.way_back import NONE, UNKNOWN, Way, WayBack
-from ..module_utils.operations_module import RELEASE_SPEC, WAIT_SPEC, client, need_release, told
+from ..module_utils.operations_module import (
+    REGISTRY_SPEC,
+    RELEASE_SPEC,
+    WAIT_SPEC,
+    chart_source,
+    client,
+    need_release,
+    told,
+)
 
 
 def wait_until_ready(api: KubeApi, helm: Helm, module: AnsibleModule, source: Source, release: StoredRelease, progress: ProgressFile) -> None:
@@ -176,14 +162,12 @@ def main() -> None:
         argument_spec={
             **RELEASE_SPEC,
             **WAIT_SPEC,
+            **REGISTRY_SPEC,
             "path": {"type": "path", "required": True},
             "id": {"type": "str", "default": ""},
             "confirmed": {"type": "bool", "default": False},
             "only_lossless": {"type": "bool", "default": False},
             "chart": {"type": "str", "default": ""},
-            "registry_username": {"type": "str", "default": ""},
-            "registry_password": {"type": "str", "default": "", "no_log": True},
-            "registry_ca": {"type": "str", "default": ""},
             "helm": {"type": "str", "default": "helm"},
             "kubectl": {"type": "str", "default": "kubectl"},
             "state_file": {"type": "path"},
@@ -201,7 +185,7 @@ def main() -> None:
         point = points.get(params["id"])
         if (point.name, point.namespace) != (params["name"], params["namespace"]):
             raise OperationError("foreign", f"restore point {point.id} is of release {point.name} in namespace {point.namespace}.")
-        source = Source(params["chart"], point.release, params["registry_username"], params["registry_password"], params["registry_ca"])
+        source = chart_source(params["chart"], point.release, params)
         pods = Kubectl(params["kubectl"], params["kubeconfig"], params["namespace"], context=params["context"], masker=masker)
         with Helm(params["helm"], params["kubeconfig"], params["namespace"], context=params["context"], masker=masker) as helm:
             back = WayBack(api, helm, pods, points, source=source, progress=progress)
