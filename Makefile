@@ -139,7 +139,7 @@ $(CLOUD_LIBRARIES)/.ready: | $(VENV)/.ready
 	@$(CLOUD_LIBRARIES)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/cloud.txt && touch $@
 
 # Suites of make test-full that need no docker; each can be run by itself, and MIRROR, FIREWALL, NOMAD, STORES or BROWSER picks a part.
-.PHONY: test-mirror test-firewall test-store test-cloud test-nomad test-browser
+.PHONY: test-mirror test-firewall test-store test-cloud test-packages test-nomad test-browser
 test-mirror: tree ## The mirror engine against real registries and a faulty network
 	@$(NEEDS) mirror
 	@echo "==> mirror"; $(PYTEST) $(or $(MIRROR),tests/integration_mirror)
@@ -166,6 +166,10 @@ test-store: tree $(AZURITE)/.ready $(MOTO)/.ready ## Object stores, real ones on
 	@$(NEEDS) programs
 	@$(SANDBOX) artifacts versitygw minio fake-gcs-server --build >/dev/null
 	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js MOTO_PYTHON=$(MOTO)/bin/python ONPREM_CIRCLECI_EVIDENCE=$(CURDIR)/build/stores $(BIN)/python -m pytest -q -rs -n 2 $(or $(STORES),tests/integration_store)
+
+test-packages: tree ## RPM packages of the bundle, built, resolved, signed and installed by dnf in a root of its own (half a minute)
+	@$(NEEDS) packages
+	@echo "==> packages"; $(PYTEST) $(or $(PACKAGES),tests/integration_packages)
 
 test-cloud: tree $(MOTO)/.ready $(CLOUD_LIBRARIES)/.ready ## Firewalls of clouds by the verb cloud_prepare: AWS as moto has it, the others as strict stand-ins
 	@echo "==> clouds"; $(RUN) MOTO_PYTHON=$(MOTO)/bin/python CLOUD_PYTHON=$(CLOUD_LIBRARIES)/bin/python $(BIN)/python -m pytest -q -rs -n 2 $(or $(CLOUDS),tests/integration_cloud)

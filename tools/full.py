@@ -38,6 +38,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-browser": "report and change-request document in a real Chromium",
         "test-cloud": "firewalls of clouds: AWS by moto, DigitalOcean by a strict stand-in",
         "test-bootstrap": "bootstrap.sh on a bare, cut-off Debian, with a real bundle",
+        "test-packages": "RPM packages of the bundle, installed by dnf that knows nothing else",
     }
     scenarios = sorted(path.parent.name for path in (root / "molecule").glob("*/molecule.yml"))
     return [

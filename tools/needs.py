@@ -37,6 +37,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "bootstrap": {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "shellcheck": "shellcheck", "minisign": "minisign", **SIGNING},
     "nomad": {"docker-registry": "docker-registry", "dockerd": "docker.io", "curl": "curl", "ip": "iproute2", "openssl": "openssl"},
+    "packages": {"rpmbuild": "rpm", "createrepo_c": "createrepo-c", "dnf": "dnf", **SIGNING},
     "browser": {"chromium": "chromium"},
     "postgres": {"pg_createcluster": "postgresql"},
     "sandbox": {},

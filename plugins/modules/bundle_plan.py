@@ -18,7 +18,7 @@ description:
 requirements:
   - PyYAML on the connected host
   - Helm 3.16 or later on the connected host, or C(helm) among O(files)
-  - apt on the connected host when O(packages) are given
+  - apt on the connected host when O(packages) for Debian or Ubuntu are given
   - pip for the Python of the connected host when O(python) is given
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
@@ -82,7 +82,9 @@ options:
     elements: dict
     default: []
   packages:
-    description: Operating system packages, each with C(target) like V(debian-12-amd64), C(names), and C(sources) as the text of an apt source file.
+    description:
+      - Operating system packages, each with C(target) like V(debian-12-amd64) or V(rocky-9-x86_64), C(names), and C(sources) as the text of an apt source
+        file or of a C(.repo) file of dnf.
     type: list
     elements: dict
     default: []

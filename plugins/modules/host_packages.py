@@ -11,8 +11,11 @@ module: host_packages
 short_description: Install operating system packages that travelled with the bundle
 version_added: 0.1.0
 description:
-  - Reads the package index from the private registry, finds what is missing on this host, pulls those packages and installs them with apt.
-  - apt knows no other source while it does so. Packages that are installed already stay as they are, whatever their version.
+  - Reads the package index from the private registry, finds what is missing on this host, pulls those packages and installs them with apt or dnf,
+    which knows no other source while it does so.
+  - Named packages that are installed already stay as they are, whatever their version.
+  - RPM packages must be signed by a key that travelled with them, unless their repository was said to be unsigned when the bundle was made. They are
+    checked before anything is installed, and the host does not come to trust that key for anything else.
   - When nothing is missing, the registry is not asked at all.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
@@ -25,7 +28,7 @@ options:
     elements: str
     required: true
   target:
-    description: Distribution that the packages are for, like V(debian-12-amd64).
+    description: Distribution that the packages are for, like V(debian-12-amd64) or V(rocky-9-x86_64).
     type: str
     required: true
   version:
@@ -65,36 +68,72 @@ installed:
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.host import packages
+from ..module_utils.host import packages, rpm_packages
 from ..module_utils.host.units import HostError
 from ..module_utils.mirror.artifact import list_files, pull_file
 from ..module_utils.mirror.errors import MirrorError, NetworkError, RegistryError
+from ..module_utils.mirror.registry import RegistryClient
 from ..module_utils.mirror_module import REGISTRY_SPEC, explained, registry_access
+from ..module_utils.os_packages.rpm import KEYS, PRIMARY, UNSIGNED, read_primary
+from ..module_utils.os_packages.target import PackageError, Target
 
 
-def bring(module: AnsibleModule, missing: list[str], installed: set[str]) -> list[str]:
-    """Work out the closure and, outside of check mode, install it."""
-    options = module.params
-    client = registry_access(options, quick=module.check_mode).client(options["registry"])
+def bring(module: AnsibleModule, target: Target, client: RegistryClient) -> list[str]:
+    """Work out what is missing with all it needs and, outside of check mode, install it."""
+    artifact, version = f"onprem/packages/{target}", module.params["version"]
     with tempfile.TemporaryDirectory(prefix="onprem-packages-") as work:
         folder = Path(work)
-        files = {file.filename: file for file in list_files(client, f"onprem/packages/{options['target']}", options["version"])}
-        if "Packages" not in files:
-            raise HostError(f"onprem/packages/{options['target']}:{options['version']} holds no index called Packages.")
-        pull_file(client, files["Packages"], folder / "Packages")
-        index = packages.parse_index((folder / "Packages").read_text(encoding="utf-8"))
-        chosen = packages.closure(missing, index, installed)
-        if not module.check_mode:
-            for candidate in chosen:
-                pull_file(client, files[candidate.filename], folder / candidate.filename)
-            packages.install([folder / candidate.filename for candidate in chosen])
-    client.close()
+        files = {file.filename: file for file in list_files(client, artifact, version)}
+
+        def pull(name: str) -> Path:
+            if name not in files:
+                raise HostError(f"{artifact}:{version} holds no {name}, so it was not made for this kind of distribution.")
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            pull_file(client, files[name], folder / name)
+            return folder / name
+
+        if target.family == "rpm":
+            return bring_rpm(module, pull, sorted(files), folder)
+        return bring_apt(module, pull)
+
+
+def bring_apt(module: AnsibleModule, pull: Callable[[str], Path]) -> list[str]:
+    index = packages.parse_index(pull("Packages").read_text(encoding="utf-8"))
+    installed = packages.installed_packages()
+    missing = [name for name in module.params["names"] if name not in installed]
+    chosen = packages.closure(missing, index, installed)
+    if not module.check_mode:
+        packages.install([pull(candidate.filename) for candidate in chosen])
     return [f"{candidate.name}={candidate.version}" for candidate in chosen]
+
+
+def bring_rpm(module: AnsibleModule, pull: Callable[[str], Path], names: list[str], folder: Path) -> list[str]:
+    available = read_primary(pull(PRIMARY))
+    installed = rpm_packages.Installed()
+    missing = [name for name in module.params["names"] if not installed.has_name(name)]
+    chosen = rpm_packages.closure(missing, available.values(), installed)
+    if not module.check_mode:
+        unsigned = pull(UNSIGNED).read_text(encoding="utf-8").split() if UNSIGNED in names else []
+        brought = [pull(package.filename) for package in chosen]
+        signed = [path for path in brought if path.name not in unsigned]
+        rpm_packages.check_signatures(signed, [pull(name) for name in names if name.startswith(KEYS)], folder)
+        rpm_packages.install(brought)
+    return [f"{package.name}={package.evr}" for package in chosen]
+
+
+def missing_on_host(target: Target, names: list[str]) -> list[str]:
+    """Those of the names that are not installed."""
+    if target.family == "rpm":
+        rpms = rpm_packages.Installed()
+        return [name for name in names if not rpms.has_name(name)]
+    installed = packages.installed_packages()
+    return [name for name in names if name not in installed]
 
 
 def main() -> None:
@@ -107,10 +146,19 @@ def main() -> None:
     }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     options = module.params
+    brought: list[str] = []
+    missing: list[str] = []
     try:
-        installed = packages.installed_packages()
-        missing = [name for name in options["names"] if name not in installed]
-        brought = bring(module, missing, installed) if missing else []
+        target = Target.parse(options["target"])
+        missing = missing_on_host(target, options["names"])
+        if missing:
+            client = registry_access(options, quick=module.check_mode).client(options["registry"])
+            try:
+                brought = bring(module, target, client)
+            finally:
+                client.close()
+    except PackageError as error:
+        module.fail_json(msg=f"target: {error}")
     except HostError as error:
         module.fail_json(msg=str(error))
     except MirrorError as error:

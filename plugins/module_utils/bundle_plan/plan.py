@@ -23,7 +23,7 @@ from ..mirror.lock import FORMAT, Lock
 from ..mirror.oci import Reference
 from ..oci_file import FileError, extract_member
 from ..orbs import Api
-from ..os_packages import PackageError, Target, index_text, resolve
+from ..os_packages import PackageError, Target, index_text, local_path, resolve, resolve_rpm
 from .orbs import CLOUD, collect_orbs
 from .tools import NotThere, PlanError, Web, checksum_of, fetch_chart, fingerprint, sha256_file, write_private
 from .wheels import REQUIREMENTS, WHEELS_TYPE, artifact_of, requirements_text, resolve_wheels, sizes
@@ -335,24 +335,48 @@ def _files(options: PlanOptions, tags: Mapping[str, str], plan: Plan, problems: 
 def _packages(options: PlanOptions, plan: Plan, problems: list[str]) -> list[dict[str, Any]]:
     result = []
     for wanted in options.packages:
+        names = [str(name) for name in wanted["names"]]
         try:
             target = Target.parse(str(wanted["target"]))
-            packages = resolve([str(name) for name in wanted["names"]], target, sources=str(wanted.get("sources") or ""))
+            collect_files = _rpm_files if target.family == "rpm" else _apt_files
+            files, texts = collect_files(options, target, names, str(wanted.get("sources") or "")) if names else ([], {})
         except PackageError as error:
             problems.append(str(error))
             continue
-        if not packages:
+        if not files:
             continue
-        index = index_text(packages)
-        name = f"packages/{target}/Packages"
-        plan.side_files[name] = index
-        files: list[dict[str, Any]] = [{"path": name, "sha256": _sha256(index), "size": len(index.encode()), "filename": "Packages", "mode": "0644"}]
-        for package in packages:
-            place = {"path": package.local_path} if package.local_path else {"url": package.url}
-            files.append({**place, "sha256": package.sha256, "size": package.size, "filename": package.filename, "mode": "0644"})
-        why = [Why("your variables", "packages", f"packages for {target}: {', '.join(wanted['names'])}").as_dict()]
+        for name, text in sorted(texts.items()):
+            path = f"packages/{target}/{name}"
+            plan.side_files[path] = text
+            files.append({"path": path, "sha256": _sha256(text), "size": len(text.encode()), "filename": name, "mode": "0644"})
+        why = [Why("your variables", "packages", f"packages for {target}: {', '.join(names)}").as_dict()]
         result.append({"repo": f"onprem/packages/{target}", "tag": options.packages_tag, "artifact_type": PACKAGES_TYPE, "files": files, "why": why})
     return result
+
+
+Files = tuple[list[dict[str, Any]], dict[str, str]]
+"""Package files of others, and texts that are written here."""
+
+
+def _apt_files(_options: PlanOptions, target: Target, names: Sequence[str], sources: str) -> Files:
+    packages = resolve(names, target, sources=sources)
+    files = [
+        {**({"path": package.local_path} if package.local_path else {"url": package.url}), "sha256": package.sha256, "size": package.size,
+         "filename": package.filename, "mode": "0644"}
+        for package in packages
+    ]  # fmt: skip
+    return files, {"Packages": index_text(packages)}
+
+
+def _rpm_files(options: PlanOptions, target: Target, names: Sequence[str], sources: str) -> Files:
+    found = resolve_rpm(names, target, options.web, sources=sources)
+    files: list[dict[str, Any]] = []
+    for package in found.packages:
+        url = found.urls[package.filename]
+        path = local_path(url)
+        place = {"path": path} if path else {"url": url}
+        files.append({**place, "sha256": package.sha256, "size": package.size, "filename": package.filename, "mode": "0644"})
+    return files, found.texts
 
 
 def _wheels(options: PlanOptions, plan: Plan, problems: list[str]) -> list[dict[str, Any]]:

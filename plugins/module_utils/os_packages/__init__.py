@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
-from .apt import Package, PackageError, Target, index_text, resolve
+from .apt import Package, index_text, resolve
+from .rpm_repository import RpmSet, local_path, resolve_rpm
+from .target import PackageError, Target
 
-__all__ = ["Package", "PackageError", "Target", "index_text", "resolve"]
+__all__ = ["Package", "PackageError", "RpmSet", "Target", "index_text", "local_path", "resolve", "resolve_rpm"]

@@ -15,35 +15,10 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import unquote, urlsplit
 
+from .target import PackageError, Target, host_is
+
 _URI = re.compile(r"^'(?P<url>[^']+)' (?P<file>\S+) (?P<size>\d+)(?: \S+)?$")
-_TARGET = re.compile(r"^(?P<distribution>[a-z][a-z0-9]*)-(?P<release>[0-9.]+)-(?P<architecture>[a-z0-9]+)$")
 _LEFT_OUT = ("Filename", "Size", "MD5sum", "SHA1", "SHA256", "SHA512", "Description", "Description-md5", "Built-Using", "APT-Sources", "Tag", "Status")
-
-
-class PackageError(Exception):
-    """One sentence or two for the operator."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A distribution that packages are for, written ``debian-12-amd64``."""
-
-    distribution: str
-    release: str
-    architecture: str
-
-    @classmethod
-    def parse(cls, text: str) -> Target:
-        found = _TARGET.match(text)
-        if found is None:
-            raise PackageError(f"{text!r} names no distribution: it must look like debian-12-amd64 or ubuntu-22.04-amd64")
-        target = cls(found["distribution"], found["release"], found["architecture"])
-        if target.distribution not in ("debian", "ubuntu"):
-            raise PackageError(f"{text}: packages are collected for debian and ubuntu only; install the packages of {target.distribution} by its own means")
-        return target
-
-    def __str__(self) -> str:
-        return f"{self.distribution}-{self.release}-{self.architecture}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +59,7 @@ def resolve(names: Sequence[str], target: Target, *, sources: str = "", work: Op
     if not names:
         return []
     if not sources:
-        _host_is(target)
+        host_is(target, "apt sources (with Signed-By)")
     with tempfile.TemporaryDirectory(prefix="onprem-circleci-apt-", dir=work) as root:
         apt = _Apt(Path(root), target, sources)
         apt.run(["apt-get", "update"], "its package lists cannot be read")
@@ -139,22 +114,6 @@ class _Apt:
             reasons = [line.strip() for line in (result.stderr + result.stdout).splitlines() if line.startswith(("E:", "W:")) or " : Depends: " in line]
             raise PackageError(f"{self.target}: {problem}: {'; '.join(dict.fromkeys(reasons))[:600] or 'apt gave no reason'}")
         return result.stdout
-
-
-def _host_is(target: Target) -> None:
-    fields: dict[str, str] = {}
-    try:
-        for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines():
-            key, _equals, value = line.partition("=")
-            fields[key] = value.strip().strip('"')
-    except OSError:
-        pass
-    here = f"{fields.get('ID', '?')}-{fields.get('VERSION_ID', '?')}"
-    if here != f"{target.distribution}-{target.release}":
-        raise PackageError(
-            f"circleci_bundle_packages asks for packages of {target}, but the connected host runs {here}: "
-            f"give the apt sources of {target} (with Signed-By) in `sources` of that entry"
-        )
 
 
 def _name_and_version(file: str) -> tuple[str, str]:
