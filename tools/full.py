@@ -36,7 +36,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-upgrade": "an upgrade on the sandbox, failures on the way, and both ways back",
         "test-cut": "the sandbox: its hosts, and the cut",
         "test-browser": "report and change-request document in a real Chromium",
-        "test-cloud": "firewalls of clouds: AWS by moto, DigitalOcean by a strict stand-in",
+        "test-cloud": "firewalls of clouds: AWS by moto, Google Cloud, Azure and DigitalOcean by strict stand-ins",
         "test-bootstrap": "bootstrap.sh on a bare, cut-off Debian, with a real bundle",
         "test-packages": "RPM packages of the bundle, installed by dnf that knows nothing else",
     }

@@ -61,6 +61,7 @@ class StandIn:
     """One API. C(serve) answers what is asked; C(refusal) puts a refusal into the form of the cloud."""
 
     url = ""
+    port = 0
     bad_request = 400
 
     def __init__(self, schema: str) -> None:
@@ -140,8 +141,8 @@ def running(account: StandIn, certificate: tuple[Path, Path] | None = None) -> I
         context.load_cert_chain(*certificate)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_address[1]}"
-    account.url = account.url or url
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    account.url, account.port = account.url or url, server.server_address[1]
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield account
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from ansible_collections.onprem.circleci_server.tests.integration_store.emulators import moto
 
+from .aws import refusing
 from .harness import NOMAD, PORTS, SECRET, Cloud
 
 # Runs in the environment of moto, which has boto3.
@@ -108,6 +109,26 @@ def test_aws_refuses_a_group_of_somebody_else(aws: Aws) -> None:
     found = aws.run(circleci_ports=PORTS)
     assert found["code"] == 2 and "lacks the mark" in found["last"]["msg"]
     assert aws.groups() == before
+
+
+def test_aws_refusals_are_told_in_its_words_and_the_same_command_goes_on(aws: Aws) -> None:
+    moto_url = aws.variables["circleci_cloud_endpoint"]
+    with refusing(moto_url) as between:
+        aws.variables["circleci_cloud_endpoint"] = between.url
+        for status, code, said, action in (
+            (401, "AuthFailure", "AWS was not able to validate the provided access credentials", "DescribeSecurityGroups"),
+            (403, "UnauthorizedOperation", "You are not authorized to perform this operation.", "CreateSecurityGroup"),
+            (400, "RulesPerSecurityGroupLimitExceeded", "The maximum number of rules per security group has been reached.", "AuthorizeSecurityGroupIngress"),
+        ):
+            between.next = [(status, code, said, action)]
+            found = aws.run(circleci_ports=PORTS)
+            assert found["code"] == 2 and f"{said} ({code})" in found["last"]["msg"] and between.next == [], found["said"]
+        between.next, between.actions = [(503, "RequestLimitExceeded", "Request limit exceeded.", "")] * 2, []
+        run = aws.run(circleci_ports=PORTS)
+        assert (run["code"], run["changed"], between.next) == (0, 1, []), run["said"]
+        assert between.actions[:3] == ["DescribeSecurityGroups"] * 3
+        assert aws.run(circleci_ports=PORTS)["changed"] == 0
+        aws.variables["circleci_cloud_endpoint"] = moto_url
 
 
 def test_aws_says_what_it_lacks(aws: Aws) -> None:

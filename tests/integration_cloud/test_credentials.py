@@ -54,7 +54,7 @@ def test_key_file_of_a_service_account_of_google(on_google: tuple[Cloud, Google]
     cloud.hidden = account.key_file["private_key"].splitlines()[1:3]
     run = cloud.run(circleci_ports=PORTS)
     assert (run["code"], run["changed"]) == (0, 1), run["said"]
-    assert run["endpoints"] == [[account.url, "https://oauth2.googleapis.com", "http://metadata.google.internal"]]
+    assert run["endpoints"] == [[account.url, "https://oauth2.googleapis.com", "http://metadata.google.internal", "http://169.254.169.254"]]
     assert cloud.run(circleci_ports=PORTS)["changed"] == 0
     key.write_text(json.dumps({**account.key_file, "client_email": "gone@example-project.iam.gserviceaccount.com"}))
     found = cloud.run(circleci_ports=PORTS)

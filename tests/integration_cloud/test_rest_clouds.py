@@ -139,7 +139,7 @@ class OnDigitalOcean(Trial):
         self.account.tags.add("theirs")
         ours = self.account.named(NOMAD)
         balancer = {"protocol": "tcp", "ports": "9100", "sources": {"load_balancer_uids": ["uid"]}}
-        ours.update(droplet_ids=[7], tags=[NOMAD, "theirs"], inbound_rules=[*ours["inbound_rules"], balancer])
+        ours.update(droplet_ids=[7], tags=[*ours["tags"], "theirs"], inbound_rules=[*ours["inbound_rules"], balancer])
         theirs = {"id": "00000000-0000-0000-0000-000000000001", "name": "other", "status": "succeeded", "pending_changes": [], "outbound_rules": [],
                   "inbound_rules": [balancer], "tags": ["theirs"], "droplet_ids": [7]}  # fmt: skip
         self.account.firewalls.append(copy.deepcopy(theirs))
@@ -156,7 +156,9 @@ class OnDigitalOcean(Trial):
     def edit(self) -> list[str]:
         (rule,) = [rule for rule in self.account.named(NOMAD)["inbound_rules"] if rule["ports"] == "22"]
         rule["sources"]["addresses"] = ["0.0.0.0/0"]
-        return ["tcp 22 from 0.0.0.0/0"]
+        self.account.named(NOMAD)["tags"].remove(NOMAD)
+        gone = f"(for no machine, since the tag {NOMAD} was taken away)"
+        return [f"  tcp 22 from 0.0.0.0/0 {gone}", f"  tcp 4647 from 192.0.2.128/26 {gone}"]
 
 
 KINDS: dict[str, tuple[type[Trial], Callable[[], StandIn], dict[str, Any]]] = {

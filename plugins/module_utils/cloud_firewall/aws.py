@@ -13,9 +13,7 @@ import importlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .model import MARK, Change, CloudError, Found, RuleKey
-
-TAG = "onprem-circleci-site"
+from .model import MARK, TAG, Change, CloudError, Found, RuleKey
 
 
 def _aws_protocol(key: RuleKey, description: str = "") -> dict[str, Any]:

@@ -23,6 +23,7 @@ from .model import (
     AZURE_LOGINS,
     EVERYBODY,
     MARK,
+    TAG,
     Change,
     CloudError,
     Found,
@@ -35,7 +36,6 @@ from .model import (
 from .rest import Answer, Rest
 
 API_VERSION = "2023-09-01"
-TAG = "onprem-circleci-site"
 GROUP = re.compile(r"/subscriptions/[0-9a-fA-F-]{36}/resourceGroups/[\w.()-]+")
 PROTOCOLS = {"tcp": "Tcp", "udp": "Udp", "icmp": "Icmp", "any": "*"}
 PROBES, REST_OF_ALL = (key_of(item) for item in AZURE_LAST)

@@ -3,7 +3,8 @@
 # Copyright: Contributors to onprem.circleci_server
 """Firewalls of DigitalOcean, by its REST API: community.digitalocean is no longer kept.
 
-A firewall has no mark of its own. Ours is the one that is bound to the tag of the same name; machines get the tag, and with it the rules.
+A firewall has no mark but the tags that it is bound to. Ours has two: one of its own name, which machines get and with it the rules, and one of the
+site, which no machine gets and which tells that the firewall is ours.
 Rules in it have no description, so that all networks that may come in are ours. Machines, load balancers and tags in their place are of others.
 """
 
@@ -14,7 +15,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .model import Change, CloudError, Found, RuleKey, endpoints, plain, together
+from .model import TAG, Change, CloudError, Found, RuleKey, endpoints, plain, together
 from .rest import Rest
 
 EVERYBODY = ["0.0.0.0/0", "::/0"]
@@ -29,7 +30,7 @@ class DigitalOcean:
         secret = token or os.environ.get("DIGITALOCEAN_TOKEN", "")
         if not secret:
             raise CloudError("DigitalOcean: no token; set circleci_cloud_token, or DIGITALOCEAN_TOKEN in the environment of the run")
-        self.prefix = f"circleci-{site}-"
+        self.mark = f"{TAG}:{site}"
         self.rest = Rest("DigitalOcean", endpoints("digitalocean", "", endpoint)[0], lambda: secret, _said)
         self.there: dict[str, dict[str, Any]] = {}
 
@@ -46,11 +47,14 @@ class DigitalOcean:
         wanted = set(names)
         result = {}
         for item in self._firewalls():
-            owned = item["name"].startswith(self.prefix) and item["name"] in (item.get("tags") or [])
+            tags = item.get("tags") or []
+            owned = self.mark in tags
             if owned or item["name"] in wanted:
                 self.there[item["id"]] = item
                 rules = dict.fromkeys(_keys(item.get("inbound_rules") or []), "")
-                result[item["name"]] = Found(id=item["id"], owned=owned, rules=rules)
+                loose = owned and item["name"] not in tags
+                edited = dict.fromkeys(rules, f"for no machine, since the tag {item['name']} was taken away") if loose else {}
+                result[item["name"]] = Found(id=item["id"], owned=owned, rules=rules, edited=edited)
         return result
 
     def apply(self, change: Change) -> None:
@@ -62,14 +66,15 @@ class DigitalOcean:
             "outbound_rules": there.get("outbound_rules") or [
                 {"protocol": protocol, "ports": ALL_PORTS, "destinations": {"addresses": EVERYBODY}} for protocol in ("tcp", "udp", "icmp")
             ],
-            "tags": there.get("tags") or [change.name],
+            "tags": sorted({*(there.get("tags") or []), change.name, self.mark}),
             **({"droplet_ids": there["droplet_ids"]} if there.get("droplet_ids") else {}),
         }  # fmt: skip
+        # Making a tag that is there already changes nothing.
+        for tag in set(body["tags"]) - set(there.get("tags") or []):
+            self.rest.call("POST", "/v2/tags", {"name": tag})
         if change.id:
             self._finish(self.rest.call("PUT", f"/v2/firewalls/{urllib.parse.quote(change.id)}", body).data)
             return
-        # Making a tag that is there already changes nothing.
-        self.rest.call("POST", "/v2/tags", {"name": change.name})
         self._finish(self.rest.call("POST", "/v2/firewalls", body).data)
 
     def _finish(self, answer: dict[str, Any]) -> None:

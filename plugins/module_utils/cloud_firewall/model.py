@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 MARK = "onprem.circleci_server"
+"""How descriptions of rules of ours begin."""
+TAG = "onprem-circleci-site"
+"""Tag of groups of ours, where groups have tags; its value is the site."""
 PROVIDERS = {"eks": "aws", "gke": "gcp", "azure": "azure", "digitalocean": "digitalocean"}
 """Platform of the site: its cloud."""
 CONSTRUCTS = {"aws": "security group", "gcp": "VPC firewall, target tag", "azure": "network security group", "digitalocean": "firewall and tag"}
@@ -111,6 +114,8 @@ AZURE_LOGINS = {
     "https://management.chinacloudapi.cn": "https://login.partner.microsoftonline.cn",
 }
 """API of each cloud of Azure, and where its tokens come from."""
+METADATA = "http://169.254.169.254"
+"""Where machines of a cloud find their own identity."""
 
 
 def endpoints(provider: str, region: str, endpoint: str = "", token: bool = False) -> list[str]:
@@ -121,8 +126,8 @@ def endpoints(provider: str, region: str, endpoint: str = "", token: bool = Fals
     if token or provider == "digitalocean":
         return [api]
     if provider == "gcp":
-        return [api, "https://oauth2.googleapis.com", "http://metadata.google.internal"]
-    return [api, AZURE_LOGINS.get(api, AZURE_LOGINS[APIS["azure"]]), "http://169.254.169.254"]
+        return [api, "https://oauth2.googleapis.com", "http://metadata.google.internal", METADATA]
+    return [api, AZURE_LOGINS.get(api, AZURE_LOGINS[APIS["azure"]]), METADATA]
 
 
 def _ports(text: str) -> tuple[int, int]:

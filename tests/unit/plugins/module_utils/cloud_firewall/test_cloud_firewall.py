@@ -129,7 +129,9 @@ def test_endpoints_are_known_without_talking() -> None:
     assert endpoints("digitalocean", "") == ["https://api.digitalocean.com"]
     assert endpoints("aws", "us-west-2", "https://vpce.example.com") == ["https://vpce.example.com"]
     assert endpoints("gcp", "", token=True) == ["https://compute.googleapis.com"]
-    assert endpoints("gcp", "") == ["https://compute.googleapis.com", "https://oauth2.googleapis.com", "http://metadata.google.internal"]
+    assert endpoints("gcp", "") == [
+        "https://compute.googleapis.com", "https://oauth2.googleapis.com", "http://metadata.google.internal", "http://169.254.169.254",
+    ]  # fmt: skip
     assert endpoints("azure", "usgovvirginia", "https://management.usgovcloudapi.net/") == [
         "https://management.usgovcloudapi.net", "https://login.microsoftonline.us", "http://169.254.169.254",
     ]  # fmt: skip
