@@ -164,3 +164,19 @@ def test_a_wrong_network_is_told_with_the_form(on_google: Account, on_azure: Acc
     found = on_azure.set(rules(), network=network, region="")
     assert "/subscriptions/<id>/resourceGroups/<name>" in found["msg"] and "circleci_cloud_region is empty" in found["msg"]
     assert on_google.standin.calls == on_azure.standin.calls == []
+
+
+def test_priorities_and_marks_of_azure(on_azure: Account) -> None:
+    on_azure.set(rules())
+    theirs = {"protocol": "Tcp", "access": "Deny", "direction": "Inbound", "sourceAddressPrefix": "*", "sourcePortRange": "*",
+              "destinationAddressPrefix": "*", "destinationPortRange": "23"}  # fmt: skip
+    kept = copy.deepcopy(on_azure.standin.foreign(NAME, "theirs", **theirs, priority=1002))
+    first = {rule["name"]: rule["properties"]["priority"] for rule in on_azure.standin.groups[NAME]["properties"]["securityRules"]}
+    assert not on_azure.set([*rules(), *rules(ports=["80"])]).get("failed")
+    there = {rule["name"]: rule for rule in on_azure.standin.groups[NAME]["properties"]["securityRules"]}
+    second = {name: rule["properties"]["priority"] for name, rule in there.items()}
+    assert {name: second[name] for name in first} == first and there["theirs"] == kept
+    assert [second[f"circleci-tcp-80-{family}"] for family in ("v4", "v6")] == [1003, 1004]
+    there["circleci-tcp-80-v4"]["properties"]["description"] = "mine now"
+    found = on_azure.set(rules())
+    assert found["failed"] and "rule circleci-tcp-80-v4 of circleci-osaka-nomad-client has a name of ours" in found["msg"]
