@@ -263,7 +263,8 @@ SCENARIOS = {
         stand_ins=("MetalLB and local-path for those of DigitalOcean", "trust of a public authority put there by hand"),
     ),
     "rancher": Scenario(
-        "rancher", "versitygw on the disk of a host", "real component", "", {}, None, k3s_stands_in,
+        "rancher", "versitygw on the disk of a host, which serves the agents by itself", "real component", "",
+        {"circleci_object_storage_agent_port": 7071}, None, k3s_stands_in,
         stand_ins=("K3s: a stand-in that reads registries.yaml at its start, above the Kubernetes of the sandbox",),
     ),
     "openshift": Scenario("openshift", "", "real component", "", refused=True),

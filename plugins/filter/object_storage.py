@@ -50,4 +50,5 @@ class FilterModule:
             "object_storage_capabilities": with_catalog(_capabilities),
             "object_storage_unproven": object_storage.unproven,
             "agent_objects": with_catalog(_agents),
+            "agents_url": object_storage.agents_url,
         }

@@ -32,6 +32,10 @@ options:
     description: Whether the listing of O(agent_bucket) is open on purpose, because the kind of store cannot open objects only.
     type: bool
     default: false
+  agents_url:
+    description: URL below which hosts serve the agents themselves, instead of O(agent_bucket). The questions about anonymous reads are asked there.
+    type: str
+    default: ""
   required:
     description:
       - Names of the questions whose answer must be yes.
@@ -73,7 +77,7 @@ table:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.s3.client import S3Error
+from ..module_utils.s3.client import S3Client, S3Error
 from ..module_utils.s3.conformance import REQUIRED, conformance_of, table
 from ..module_utils.s3.options import STORE_SPEC, client_from, credentials_from
 
@@ -85,6 +89,7 @@ def main() -> None:
             "bucket": {"type": "str", "required": True},
             "agent_bucket": {"type": "str", "default": ""},
             "agents_listed": {"type": "bool", "default": False},
+            "agents_url": {"type": "str", "default": ""},
             "required": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -93,10 +98,11 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, results=[], table=[])
     anonymous = ("anonymous_agents", *(() if options["agents_listed"] else ("anonymous_agents_scope",)))
-    required = tuple(options["required"]) or (*REQUIRED, *(anonymous if options["agent_bucket"] else ()))
+    required = tuple(options["required"]) or (*REQUIRED, *(anonymous if options["agent_bucket"] or options["agents_url"] else ()))
     try:
         client = client_from(options)
-        results = conformance_of(client, credentials_from(options), options["bucket"], options["agent_bucket"]).run(required)
+        served = S3Client(options["agents_url"], None, ca_data=options["store_ca_certificate"]) if options["agents_url"] else None
+        results = conformance_of(client, credentials_from(options), options["bucket"], options["agent_bucket"], served).run(required)
         client.close()
     except S3Error as error:
         module.fail_json(msg=str(error))

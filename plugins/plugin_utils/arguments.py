@@ -223,6 +223,9 @@ def _check_meaning(argument: Argument, value: t.Any, catalog: VendorFacts, findi
     elif argument.check == "days":
         if not 0 <= value <= 36500:
             findings.add(argument.name, value, "0, or 1 to 36500 days")
+    elif argument.check == "port":
+        if value != 0 and not 1024 <= value <= 65535:
+            findings.add(argument.name, value, "0 for none, or a port from 1024 to 65535")
     elif argument.check == "origins":
         for origin in value:
             if not _ORIGIN.fullmatch(origin):

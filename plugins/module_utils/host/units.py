@@ -184,10 +184,10 @@ class HostUnits:
     def _unit_files(units: Sequence[Unit], folder: Path) -> list[File]:
         found = []
         for unit in units:
-            if unit.content is not None:
-                found.append(File(folder / unit.name, unit.content.encode()))
-            elif unit.state == "absent":
+            if unit.state == "absent":
                 found.append(File(folder / unit.name, None))
+            elif unit.content is not None:
+                found.append(File(folder / unit.name, unit.content.encode()))
         return found
 
     def apply(self, *, check: bool) -> Outcome:

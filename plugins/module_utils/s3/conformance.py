@@ -10,7 +10,7 @@ import hashlib
 import secrets
 import zlib
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Optional
@@ -65,13 +65,14 @@ class _NotAsked(Exception):
 
 
 class Conformance:
-    """All checks against one data bucket and, where there is one, the bucket of the agents."""
+    """All checks against one data bucket and the bucket of the agents, or the server that has them instead."""
 
-    def __init__(self, client: S3Client, credentials: Credentials, bucket: str, agent_bucket: str = "") -> None:
+    def __init__(self, client: S3Client, credentials: Credentials, bucket: str, agent_bucket: str = "", served: Optional[S3Client] = None) -> None:
         self.client = client
         self.credentials = credentials
         self.bucket = bucket
         self.agent_bucket = agent_bucket
+        self.served = served
         self.prefix = f"{PREFIX}/{secrets.token_hex(8)}"
         self._keys: list[tuple[str, str]] = []
         self.data = b"onprem.circleci_server conformance\n" * 40
@@ -333,6 +334,11 @@ class Conformance:
         return "read, list and write refused"
 
     def anonymous_agents(self) -> str:
+        if self.served is not None:
+            response = self.served.send("GET", "/release.txt", signed=False)
+            if response.status != 200 or not response.body:
+                raise _No(f"{self.served.endpoint}/release.txt answers {response.status}")
+            return f"plain GET from {self.served.endpoint}"
         if not self.agent_bucket:
             raise _NotAsked("no bucket of agents")
         key = self._key("anonymous", self.agent_bucket)
@@ -344,12 +350,21 @@ class Conformance:
         return "plain GET"
 
     def anonymous_scope(self) -> str:
+        if self.served is not None:
+            answers = {
+                "listed": self.served.send("GET", "/", signed=False).status,
+                "written": self.served.send("PUT", f"/{secrets.token_hex(8)}", signed=False).status,
+            }
+            return self._closed(answers)
         if not self.agent_bucket:
             raise _NotAsked("no bucket of agents")
         answers = {
             "listed": self.client.anonymous("GET", self.agent_bucket, query={"list-type": "2"}).status,
             "written": self.client.anonymous("PUT", self.agent_bucket, self._key("anonymous-put", self.agent_bucket), body=b"x").status,
         }
+        return self._closed(answers)
+
+    def _closed(self, answers: Mapping[str, int]) -> str:
         opened = [name for name, status in answers.items() if status < 400]
         if opened:
             raise _No(f"everybody may have it {' and '.join(opened)}")
@@ -380,10 +395,10 @@ class GoogleConformance(Conformance):
         return self._refused(self.client.open_url("GET", url), "the store does not check signatures: whoever reaches it reads everything")
 
 
-def conformance_of(client: S3Client, credentials: Credentials, bucket: str, agent_bucket: str = "") -> Conformance:
+def conformance_of(client: S3Client, credentials: Credentials, bucket: str, agent_bucket: str = "", served: Optional[S3Client] = None) -> Conformance:
     """The checks that fit the interface which *client* speaks."""
     kind = GoogleConformance if isinstance(client, GoogleClient) else Conformance
-    return kind(client, credentials, bucket, agent_bucket)
+    return kind(client, credentials, bucket, agent_bucket, served)
 
 
 def table(results: list[Result]) -> list[str]:

@@ -10,12 +10,31 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import BinaryIO, Optional, Protocol, Union
 
-from .client import S3Client, S3Error
+from .client import Response, S3Error
 
 DIGEST_HEADER = "x-amz-meta-sha256"
 _SUM_LINE = re.compile(r"^(?P<digest>[0-9a-f]{64})\s+\*?(?P<path>\S+)$")
+
+
+class Store(Protocol):
+    """What is needed of a place that keeps objects."""
+
+    def head(self, bucket: str, key: str) -> Optional[Response]:
+        """Headers of an object, None when it is not there."""
+
+    def put(
+        self,
+        bucket: str,
+        key: str,
+        body: Union[bytes, BinaryIO],
+        *,
+        length: Optional[int] = None,
+        sha256: Optional[str] = None,
+        headers: Optional[Mapping[str, str]] = None,
+    ) -> Response:
+        """Write an object."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,7 @@ def upload_order(key: str) -> tuple[int, str]:
     return (1, key) if name == "checksums.txt" else (0, key)
 
 
-def compare(client: S3Client, bucket: str, sources: Iterable[Source]) -> list[Change]:
+def compare(client: Store, bucket: str, sources: Iterable[Source]) -> list[Change]:
     """What differs, in the order of the upload."""
     changes = []
     for source in sorted(sources, key=lambda item: upload_order(item.key)):
@@ -92,7 +111,7 @@ def compare(client: S3Client, bucket: str, sources: Iterable[Source]) -> list[Ch
     return changes
 
 
-def apply(client: S3Client, bucket: str, changes: Iterable[Change], work: Path) -> int:
+def apply(client: Store, bucket: str, changes: Iterable[Change], work: Path) -> int:
     """Upload what differs; returns the bytes that moved. A kill in between leaves the old switch files in place."""
     moved = 0
     for number, change in enumerate(changes):

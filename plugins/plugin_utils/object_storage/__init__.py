@@ -6,8 +6,8 @@
 The facts are the catalog's; here is what follows from them. Worked out on the controller, since hosts never see the catalog.
 """
 
-from .agents import AgentsError, agent_objects
+from .agents import AgentsError, agent_objects, agents_url
 from .kinds import CHOICES, KEEP_DATA, MANAGED, capabilities, problems, unproven
 from .running import ServiceError, service
 
-__all__ = ["CHOICES", "KEEP_DATA", "MANAGED", "AgentsError", "ServiceError", "agent_objects", "capabilities", "problems", "service", "unproven"]
+__all__ = ["CHOICES", "KEEP_DATA", "MANAGED", "AgentsError", "ServiceError", "agent_objects", "agents_url", "capabilities", "problems", "service", "unproven"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..catalog import Catalog
 from ..catalog.model import FileSpec
@@ -45,6 +46,13 @@ def agent_objects(catalog: Catalog, release: str, files: Mapping[str, str]) -> d
     ]
     texts = {str(spec.object_path): versions[spec.version_from] for spec in specs if spec.made_on_site and spec.version_from in versions}
     return {"objects": objects, "texts": texts}
+
+
+def agents_url(endpoint: str, port: int) -> str:
+    """Where the hosts of the store serve the agents, by its scheme and name; empty when they do not."""
+    parts = urlsplit(endpoint)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{port}" if port else ""
 
 
 def _path(spec: FileSpec, version: str) -> str:

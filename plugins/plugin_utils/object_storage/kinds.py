@@ -82,7 +82,8 @@ def problems(catalog: Catalog, site: Mapping[str, Any], hosts: int) -> list[str]
         option = catalog.object_storage_option(str(kind))
     except UnknownNameError:
         return []  # the check of the variable's choices has said so
-    found = [*_unmaintained(catalog, site, option), *_asked_too_much(site, option), *_hosts(option, hosts), *_buckets(site, option), *_identity(site, option)]
+    found = [*_unmaintained(catalog, site, option), *_asked_too_much(site, option), *_hosts(option, hosts), *_agents(site, option, hosts)]
+    found += [*_buckets(site, option), *_identity(site, option)]
     if hosts and option.id in MANAGED:
         found += [*_backend(site, option), *_credentials(site, option)]
     return found
@@ -150,6 +151,21 @@ def _hosts(option: ObjectStorageOption, hosts: int) -> list[str]:
             f"circleci_object_storage: found {hosts} hosts in this group, and {option.id} keeps the objects on its own host, so that each would have "
             "others; allowed is one host, or a gateway (versitygw_s3, versitygw_azure) on several behind one name."
         ]
+    return []
+
+
+def _agents(site: Mapping[str, Any], option: ObjectStorageOption, hosts: int) -> list[str]:
+    variable = "circleci_object_storage_agent_port"
+    port, endpoint = int(site.get(variable) or 0), urlsplit(str(site.get("circleci_object_storage_endpoint", "")))
+    if hosts and not port and option.anonymous_prefix is False:
+        return [
+            f"{variable}: found 0, but {option.id} can open agents only together with their listing, and past the gateway to whoever reaches the store behind "
+            "it; allowed is a port of its hosts on which they serve the agents themselves."
+        ]
+    if port and not hosts:
+        return [f"{variable}: found {port}, but circleci_object_storage has no host that could serve the agents; allowed is 0."]
+    if port and port == (endpoint.port or (80 if endpoint.scheme == "http" else 443)):
+        return [f"{variable}: found {port}, which is the port of circleci_object_storage_endpoint; allowed is another one."]
     return []
 
 

@@ -109,5 +109,22 @@ DERIVED = port_facts(
             "source": "this collection, other end of control-out-lb",
             "certainty": "constructed",
         },
+        *(
+            {
+                "id": f"{group.replace('_', '-')}-{'in' if group == 'object_storage' else 'out'}-agents",
+                "group": group,
+                "direction": "ingress" if group == "object_storage" else "egress",
+                "ports": ["agents"],
+                "peers": peers,
+                "purpose": "Agents that the hosts of the object store serve themselves.",
+                "condition": "served_agents",
+                "source": "this collection",
+                "certainty": "constructed",
+            }
+            for group, peers in (
+                ("object_storage", ["kubernetes_node", "nomad_client", "runner", "control_host"]),
+                *((client, ["object_storage"]) for client in ("kubernetes_node", "nomad_client", "runner", "control_host")),
+            )
+        ),
     ]
 )

@@ -28,6 +28,7 @@ ANSWERS = {
     "registry-in-hosts": "tls",
     "object-storage-in": "open",
     "object-storage-in-users": "open",
+    "object-storage-in-agents": "open",
     # Its certificate is of the cluster's own authority, which other hosts need not trust.
     "node-in-api": "open",
     "nomad-server-in-api": "open",

@@ -99,6 +99,10 @@ class Options:
     registry_port: int = field(default=443, metadata=_told("Port of the registry. Taken from `circleci_registry_host`."))
     object_storage: tuple[str, ...] = field(default=(), metadata=_told("Addresses of an object store that someone else runs."))
     object_storage_port: int = field(default=443, metadata=_told("Port of the object store. Taken from `circleci_object_storage_endpoint`."))
+    agents_port: int = field(
+        default=0,
+        metadata=_told("Port on which hosts of the object store serve the agents, 0 for none. Taken from `circleci_object_storage_agent_port`."),
+    )
     vcs: tuple[str, ...] = field(default=(), metadata=_told("Addresses of GitHub Enterprise: webhooks come from there, checkouts go there."))
     dns: tuple[str, ...] = field(default=(), metadata=_told("DNS servers of the site. Jobs may ask them even where `blocked_networks` holds their addresses."))
     http_proxy: tuple[str, ...] = field(default=(), metadata=_told("Addresses of an outbound HTTP proxy."))
@@ -217,7 +221,8 @@ def options_from(given: Mapping[str, Any]) -> tuple[Options, tuple[Problem, ...]
             else:
                 values[name] = value
         elif name in _PORT_OPTIONS:
-            port = _port_number(value)
+            # The default may be none.
+            port = value if value == getattr(Options, name) else _port_number(value)
             if port is None:
                 problems.add(f"option {name}", repr(value), "a port from 1 to 65535 is needed", "correct the number")
             else:
@@ -315,6 +320,7 @@ def _conditions(options: Options, external_nomad: bool, self_managed: bool) -> d
         "http_proxy": bool(options.http_proxy),
         "cluster_self_managed": self_managed,
         "presigned_urls": options.presigned_urls,
+        "served_agents": options.agents_port > 0,
         "runner_ssh_rerun": options.runner_ssh_rerun,
         "container_runner_ssh_rerun": options.container_runner_ssh_rerun,
         "connected_side": False,

@@ -173,6 +173,7 @@ class _Things:
             "minio": kind.startswith("minio"),
             "store_keeps_data": kind in KEEP_DATA,
             "store_tls": str(request.store.get("endpoint") or "").startswith("https:"),
+            "served_agents": bool(request.store.get("agent_base_url")),
             "metallb": request.load_balancer.get("kind") == "metallb",
             "rancher": request.facts["platform"] == "rancher",
             "containerd": request.facts["platform"] != "rancher",
@@ -387,13 +388,15 @@ def _kubernetes(request: Request, catalog: Catalog, things: _Things) -> list[dic
 
 
 def _buckets(request: Request) -> list[dict[str, Any]]:
+    agents = {"name": str(request.store.get("agent_bucket") or ""), "action": "made, read by everybody who reaches the store", "why": "agents that jobs load"}
     return [
         {
             "name": str(request.store.get("bucket") or ""),
             "action": "made, read and written with the keys of the site",
             "why": "artifacts, caches, workspaces, logs",
         },
-        {"name": str(request.store.get("agent_bucket") or ""), "action": "made, read by everybody who reaches the store", "why": "agents that jobs load"},
+        # Where hosts serve the agents themselves, their files are among those of the hosts.
+        *([] if request.store.get("agent_base_url") else [agents]),
     ]
 
 

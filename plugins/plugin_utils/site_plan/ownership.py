@@ -23,6 +23,7 @@ CONDITIONS = {
     "minio": "`circleci_object_storage_kind` is one of `minio_*`",
     "store_keeps_data": "`circleci_object_storage_kind` is `versitygw_posix`, `minio_server` or `minio_nas`",
     "store_tls": "`circleci_object_storage_endpoint` begins with `https:`",
+    "served_agents": "`circleci_object_storage_agent_port` is set",
     "metallb": "`circleci_load_balancer: metallb`",
     "containerd": "`circleci_platform` is not `rancher`",
     "rancher": "`circleci_platform: rancher`",

@@ -85,6 +85,8 @@ def test_release_without_quotes_is_explained() -> None:
         ("circleci_gates_passed", ["coffee"]),
         ("circleci_waivers", [{"name": "four_nodes"}]),
         ("circleci_object_storage_expiry_days", -1),
+        ("circleci_object_storage_agent_port", 80),
+        ("circleci_object_storage_agent_port", 65536),
         ("circleci_object_storage_expiry_days", 40000),
         ("circleci_object_storage_origins", ["https://app.ci.example.com/path"]),
         ("circleci_object_storage_origins", ["*"]),

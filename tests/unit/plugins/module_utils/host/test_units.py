@@ -10,6 +10,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.host.units 
     Folder,
     HostError,
     HostUnits,
+    Unit,
     User,
 )
 
@@ -60,3 +61,12 @@ def test_check_mode_makes_no_user_and_knows_its_folders(tmp_path: Path) -> None:
 def test_user_that_cannot_be_made_is_a_sentence() -> None:
     with pytest.raises(HostError, match=f"user {NOBODY}: no room for users"):
         apply(Host(1), User(NOBODY))
+
+
+def test_unit_that_is_to_be_absent_is_not_written_though_its_text_is_known(tmp_path: Path) -> None:
+    unit = Unit("agents.service", content="[Unit]\n", state="absent")
+    host = Host()
+    assert HostUnits([], [], [unit], unit_folder=tmp_path, run=host).apply(check=False).changes == []
+    (tmp_path / unit.name).write_text("[Unit]\n")
+    assert HostUnits([], [], [unit], unit_folder=tmp_path, run=host).apply(check=False).changes == [f"remove {tmp_path}/agents.service"]
+    assert not (tmp_path / unit.name).exists()

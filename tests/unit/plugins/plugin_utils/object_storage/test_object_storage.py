@@ -62,7 +62,9 @@ def test_each_managed_kind_is_a_choice_of_the_site_and_known_to_the_catalog() ->
         {"kind": "versitygw_azure", **AZURE_BEHIND},
         {"kind": "versitygw_azure", "backend_account": "account"},
         {"kind": "minio_server", "accepted_risks": ["minio_server"]},
-        {"kind": "minio_gateway_azure", "accepted_risks": ["minio_gateway_azure"], **AZURE_BEHIND},
+        {"kind": "minio_gateway_azure", "accepted_risks": ["minio_gateway_azure"], "agent_port": 7071, **AZURE_BEHIND},
+        {"kind": "minio_gateway_azure", "accepted_risks": ["minio_gateway_azure"], "hosts": 0},
+        {"kind": "versitygw_azure", "agent_port": 7071, "hosts": 2, **AZURE_BEHIND},
         {"kind": "minio_gateway_s3", "accepted_risks": ["minio_gateway_s3"], **S3_BEHIND},
         {"kind": "minio_server", "accepted_risks": ["minio_server"], "expiry_days": 90, "origins": ["https://app.ci.example.com"]},
         {"kind": "minio_nas", "accepted_risks": ["minio_nas"], "hosts": 2},
@@ -82,7 +84,7 @@ def test_sound_choices_have_no_problem(choice: dict[str, Any]) -> None:
     ("choice", "variable", "words"),
     [
         ({"kind": "minio_server"}, "circleci_object_storage_kind", ["2025-09-07", "CVE-2026-40344", "circleci_object_storage_accepted_risks: [minio_server]", "versitygw_posix"]),
-        ({"kind": "minio_gateway_azure", **AZURE_BEHIND}, "circleci_object_storage_kind", ["2022-03-17", "CVE-2022-31028"]),
+        ({"kind": "minio_gateway_azure", "agent_port": 7071, **AZURE_BEHIND}, "circleci_object_storage_kind", ["2022-03-17", "CVE-2022-31028"]),
         ({"kind": "minio_gateway_s3", "accepted_risks": ["minio_server"], **S3_BEHIND}, "circleci_object_storage_kind", ["2022-10-24", "CVE-2024-36107"]),
         ({"accepted_risks": ["minio"]}, "circleci_object_storage_accepted_risks", ["'minio'", "minio_server"]),
         ({"kind": "versitygw_azure", "versioning": True, **AZURE_BEHIND}, "circleci_object_storage_versioning", ["cannot keep versions", "Docker layer caching"]),
@@ -106,7 +108,10 @@ def test_sound_choices_have_no_problem(choice: dict[str, Any]) -> None:
         ({"kind": "versitygw_azure"}, "circleci_object_storage_backend_account", ["storage account"]),
         ({"kind": "versitygw_s3", "backend_account": "key", "backend_key": "x"}, "circleci_object_storage_backend_endpoint", ["not set"]),
         ({"kind": "versitygw_s3", **S3_BEHIND, "backend_endpoint": "http://store.example.com:7070"}, "circleci_object_storage_backend_endpoint", ["ask itself"]),
-        ({"kind": "minio_gateway_azure", "accepted_risks": ["minio_gateway_azure"], "backend_account": "a"}, "circleci_object_storage_backend_key", ["managed identity"]),
+        ({"kind": "minio_gateway_azure", "accepted_risks": ["minio_gateway_azure"], **AZURE_BEHIND}, "circleci_object_storage_agent_port", ["found 0", "listing", "past the gateway"]),
+        ({"kind": "s3", "hosts": 0, "agent_port": 7071}, "circleci_object_storage_agent_port", ["found 7071", "no host"]),
+        ({"agent_port": 7070}, "circleci_object_storage_agent_port", ["found 7070", "circleci_object_storage_endpoint"]),
+        ({"kind": "minio_gateway_azure", "accepted_risks": ["minio_gateway_azure"], "agent_port": 7071, "backend_account": "a"}, "circleci_object_storage_backend_key", ["managed identity"]),
         ({"backend_account": "key"}, "circleci_object_storage_backend_account", ["versitygw_posix has no store behind it"]),
         ({"kind": "minio_server", "accepted_risks": ["minio_server"], "secret_key": "short"}, "circleci_object_storage_secret_key", ["5 characters", "8"]),
     ],
@@ -115,6 +120,19 @@ def test_problems_are_sentences_that_name_the_variable(choice: dict[str, Any], v
     (line,) = problems(**choice)
     assert line.startswith(f"{variable}: ")
     assert [word for word in words if word not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port", "url"),
+    [
+        ("http://store.example.com:7070", 7071, "http://store.example.com:7071"),
+        ("https://store.example.com", 7071, "https://store.example.com:7071"),
+        ("https://[2001:db8::1]:9000", 9001, "https://[2001:db8::1]:9001"),
+        ("https://store.example.com", 0, ""),
+    ],
+)
+def test_agents_have_the_name_and_the_scheme_of_the_store(endpoint: str, port: int, url: str) -> None:
+    assert object_storage.agents_url(endpoint, port) == url
 
 
 def test_no_problem_shows_a_secret() -> None:

@@ -111,6 +111,14 @@ def test_peers_are_addresses_of_the_inventory() -> None:
     assert all(rule.source and rule.reason and rule.status for rule in rules.values())
 
 
+def test_agents_that_hosts_of_the_store_serve_have_a_port_of_their_own() -> None:
+    assert "7071" in opened(model(agents_port=7071, object_storage_port=7070), "store") and "0" not in opened(model(), "store")
+    rules = {rule.id: rule for rule in model(agents_port=7071).for_host("nomad1")}
+    assert rules["nomad-client-out-agents"].ports == ("7071",) and rules["nomad-client-out-agents"].peers == ("10.93.0.31/32",)
+    flows = {(flow["to"], flow["port"]): flow["expect"] for flow in flows_of(model(agents_port=7071), "nomad1")}
+    assert flows[("store", 7071)] == "open"
+
+
 def test_podman_widens_the_range() -> None:
     assert "32768-65535" in opened(model(podman=True), "nomad1")
     assert "64535-65535" not in opened(model(podman=True), "nomad1")

@@ -66,7 +66,8 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
     ],
     "secrets": [{"circleci_secrets_store": "ansible_vault", "circleci_secrets_store_path": "/srv/escrow.yml"}],
     "object_storage": [
-        {"__circleci_object_storage_service": service(kind, STORE), "circleci_object_storage_certificate": "PEM"} for kind in MANAGED
+        {"__circleci_object_storage_service": service(kind, STORE), "circleci_object_storage_certificate": "PEM", "circleci_object_storage_agent_port": 7071}
+        for kind in MANAGED
     ],
     "plan": [{"circleci_plan_path": "/state/plan"}],
     "registry": [{"circleci_registry_feed": {"bundle_id": "b"}, "__circleci_registry_feed": {"bundle_id": "b"}}],
@@ -145,6 +146,7 @@ WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator
     "onprem.circleci_server.host_packages": (("names",), _values),
     "onprem.circleci_server.site_secrets": (("store",), _escrow),
     "onprem.circleci_server.oci_file": (("dest",), _values),
+    "onprem.circleci_server.agent_files": (("folder",), _values),
     "onprem.circleci_server.firewall": ((), _firewall),
     "onprem.circleci_server.private_registry": (("storage_dir",), _private_registry),
     "onprem.circleci_server.bundle_extract": (("dest",), _folders),
