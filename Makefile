@@ -163,7 +163,7 @@ test-bootstrap: build mirror-pyz ## bootstrap.sh on a bare, cut-off Debian with 
 	@echo "==> bootstrap"; $(RUN) ONPREM_CIRCLECI_TARBALL=$(CURDIR)/$(TARBALL) $(BIN)/python -m pytest -q -rs $(or $(BOOTSTRAP),tests/integration_bootstrap)
 
 test-store: tree $(AZURITE)/.ready $(MOTO)/.ready ## Object stores, real ones on loopback, as the role object_storage runs them
-	@$(NEEDS) programs
+	@$(NEEDS) store programs
 	@$(SANDBOX) artifacts versitygw minio fake-gcs-server --build >/dev/null
 	@echo "==> stores"; $(RUN) AZURITE=$(AZURITE)/node_modules/azurite/dist/src/blob/main.js MOTO_PYTHON=$(MOTO)/bin/python ONPREM_CIRCLECI_EVIDENCE=$(CURDIR)/build/stores $(BIN)/python -m pytest -q -rs -n 2 $(or $(STORES),tests/integration_store)
 

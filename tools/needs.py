@@ -26,6 +26,7 @@ PARTS: dict[str, dict[str, str]] = {
     "units": {"openssl": "openssl", **SIGNING},
     "programs": {"go": ""},
     "mirror": {"docker-registry": "docker-registry", "htpasswd": "apache2-utils", "minisign": "minisign", "skopeo": "skopeo", **SIGNING},
+    "store": {"nginx": "nginx-light"},
     "firewall": {
         "unshare": "util-linux",
         "ip": "iproute2",
