@@ -430,14 +430,18 @@ def verify(name: str) -> None:
     _demand(checked, name, "install --check on the finished site")
     note(name, check_mode=cell(f"changed={sum(checked.changed.values())}", "empty and finished site", STAND_IN_PRODUCT))
     _demand(_verb(name, "verify", "verify"), name, "verify")
+    refusals = ["a node that cannot pull is named before the release is brought"] if scenario.trusted_late else []
     if scenario.extra()["circleci_object_storage_kind"] not in GOOGLE_KINDS:
         rotated(name)
+        refusals.append("a key of the store that the release does not have")
     page = docker.execute(layout.host("bastion").container, ["curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", f"https://app.{layout.CI_DOMAIN}/"], check=False)
     if page.stdout.strip() != "200":
         raise SandboxError(f"scenario {name}: the web page answers {page.stdout.strip() or page.stderr.strip()}")
     outside = tripwire.read()["total"]
     if outside:
         raise SandboxError(f"scenario {name}: {outside} attempts to reach outside")
+    if refusals:
+        note(name, bad_input=cell("refused", "; ".join(refusals)))
     cells = evidence(name)["cells"]
     missing = [one for one in CELLS if one not in cells]
     changed = [one for one in ("second_run", "check_mode") if cells.get(one, {}).get("result") not in ("changed=0", None)]

@@ -21,6 +21,8 @@ CELLS = (
     ("second_run", "second run"),
     ("check_mode", "check mode"),
 )
+# What is told below the table.
+DETAILS = (*CELLS, ("outside", "looks from outside"), ("bad_input", "bad input"))
 # Where the scenario did not run, the emulator of the store alone says something about buckets and probe.
 STORE_OF = {
     "eks": ("aws_s3_keys", "moto"),
@@ -111,7 +113,7 @@ def page() -> str:
         if scenario["stand_ins"]:
             lines.append(f"In place of the platform's own: {'; '.join(scenario['stand_ins'])}.")
         lines.append("")
-        lines += [f"* {title}: {scenario['cells'][name]['detail']}" for name, title in CELLS if scenario["cells"].get(name, {}).get("detail")]
+        lines += [f"* {title}: {scenario['cells'][name]['detail']}" for name, title in DETAILS if scenario["cells"].get(name, {}).get("detail")]
         lines.append("")
     lines += [
         "## Kinds of object storage against the conformance probe",
