@@ -112,6 +112,9 @@ def test_services_run_and_come_back_after_a_boot(group: str, groups: Mapping[str
         units = (*units, "onprem-circleci-agents")
     state = {unit: (host(name).service(unit).is_running, host(name).service(unit).is_enabled) for unit in units}
     assert state == dict.fromkeys(units, (True, True))
+    if name == "store":
+        looked = host(name).run("systemctl start onprem-circleci-object-storage-health.service")
+        assert looked.rc == 0, host(name).check_output("journalctl -o cat -n 20 -u onprem-circleci-object-storage-health.service")
 
 
 def test_store_is_no_root_and_its_keys_stay_in_a_file_of_roots(wish: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
