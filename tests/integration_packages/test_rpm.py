@@ -169,6 +169,30 @@ def test_an_installed_version_that_is_too_old_is_replaced(publishers: Publishers
 
 
 @root_only
+def test_what_needs_the_old_version_is_replaced_with_it(publishers: Publishers, tmp_path: Path) -> None:
+    (tmp_path / "third").mkdir()
+    for version in ("1", "2"):
+        build(
+            tmp_path / "third",
+            [
+                ("core", version, [f"Provides: core.so = {version}"], []),
+                ("core-words", version, [f"Requires: core.so = {version}", "Requires: core-more" if version == "2" else "Requires: core"], []),
+                ("core-more", version, [], []),
+                ("user", version, ["Requires: core >= 2" if version == "2" else "Requires: core"], []),
+            ],
+        )
+    run("createrepo_c", "--quiet", str(tmp_path / "third"))
+    found = resolve(publishers, "user", "core-words", sources=f"[third]\nbaseurl=file://{tmp_path}/third\ngpgcheck=0\n")
+    repository = lay_out(found, tmp_path / "repository")
+    host = Host(tmp_path / "root")
+    rpm_packages.install([tmp_path / f"third/{name}-1-1.el9.noarch.rpm" for name in ("core", "core-words")], options=host.options)
+    needed = host.needs(repository, "user")
+    assert sorted(needed) == [f"{name}-2-1.el9.noarch.rpm" for name in ("core", "core-more", "core-words", "user")]
+    rpm_packages.install([repository / name for name in needed], options=host.options)
+    assert set(run("rpm", f"--root={host.root}", "-qa", "--qf", "%{NAME}-%{VERSION}\n").split()) == {"core-2", "core-words-2", "core-more-2", "user-2"}
+
+
+@root_only
 def test_dnf_says_why_it_cannot(publishers: Publishers, tmp_path: Path) -> None:
     repository = lay_out(resolve(publishers, "engine"), tmp_path / "repository")
     with pytest.raises(HostError, match=r"dnf could not install the packages of the bundle: .*nothing provides"):

@@ -11,7 +11,8 @@ from pathlib import Path
 from ..os_packages.rpm import Capability, Closure, Pool, RpmPackage, parse_version
 from .units import HostError, Runner, run_command
 
-_QUERY = "[%{PROVIDENAME}\\t%{PROVIDEFLAGS:depflags}\\t%{PROVIDEVERSION}\\n]"
+_PROVIDES = "[%{PROVIDENAME}\\t%{PROVIDEFLAGS:depflags}\\t%{PROVIDEVERSION}\\n]"
+_REQUIRES = "[%{=NAME}\\t%{REQUIRENAME}\\t%{REQUIREFLAGS:depflags}\\t%{REQUIREVERSION}\\n]"
 
 
 def _rpm(run: Runner, *arguments: str) -> str:
@@ -46,15 +47,38 @@ class Installed:
 
     def _all(self) -> Mapping[str, list[Capability]]:
         if not self._provides:
-            for line in _rpm(self._run, *self._root, "-qa", "--qf", _QUERY).splitlines():
-                name, sense, version = [*line.split("\t"), "", ""][:3]
-                self._provides.setdefault(name, []).append(Capability(name, sense.strip(), parse_version(version) if sense.strip() else ("", "", "")))
+            for line in _rpm(self._run, *self._root, "-qa", "--qf", _PROVIDES).splitlines():
+                capability = _capability(*line.split("\t"))
+                self._provides.setdefault(capability.name, []).append(capability)
         return self._provides
+
+    def broken_by(self, chosen: Iterable[RpmPackage]) -> list[str]:
+        """Installed packages that need the very version of something that is replaced."""
+        provided: dict[str, list[Capability]] = {}
+        for package in chosen:
+            for capability in package.provides:
+                provided.setdefault(capability.name, []).append(capability)
+        if not any(name in self._all() for name in provided):
+            return []
+        broken: dict[str, None] = {}
+        for line in _rpm(self._run, *self._root, "-qa", "--qf", _REQUIRES).splitlines():
+            name, *words = line.split("\t")
+            need = _capability(*words)
+            if need.sense and need.name in provided and not any(item.meets(need) for item in provided[need.name]):
+                broken[name] = None
+        return list(broken)
+
+
+def _capability(name: str, sense: str = "", version: str = "") -> Capability:
+    return Capability(name, sense.strip(), parse_version(version)) if sense.strip() else Capability(name)
 
 
 def closure(wanted: Sequence[str], packages: Iterable[RpmPackage], installed: Installed) -> list[RpmPackage]:
     """What must be installed for *wanted*; raises when the repository lacks something."""
     found = Closure(Pool(packages), carry=False, installed=installed.has).names(wanted)
+    # What needs the old version of a package that is replaced is replaced with it, where the bundle can; of the rest dnf complains.
+    while any(found.replacing(name) for name in installed.broken_by(found.chosen)):
+        continue
     if found.problems:
         raise HostError(
             f"The packages of the bundle do not fit this host: {'; '.join(sorted(found.problems))}. Add what is missing "

@@ -356,6 +356,20 @@ class Closure:
         """Need the packages of these names."""
         for name in names:
             self._need(Capability(name), "")
+        return self._conditions()
+
+    def replacing(self, name: str) -> bool:
+        """Take the package of this name though another version of it is installed; False when there is none to take."""
+        package = next((item for item in self.pool.candidates(Capability(name)) if item.name == name), None)
+        if package is None or package in self.chosen:
+            return False
+        self._take(package)
+        for need in package.requires:
+            self._need(need, f"{package.name}-{package.evr}")
+        self._conditions()
+        return True
+
+    def _conditions(self) -> Closure:
         while True:
             due = [(rich, who) for rich, who in self._later if self._consequence(rich) is not None]
             if not due:
