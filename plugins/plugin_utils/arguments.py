@@ -230,6 +230,10 @@ def _check_meaning(argument: Argument, value: t.Any, catalog: VendorFacts, findi
         for origin in value:
             if not _ORIGIN.fullmatch(origin):
                 findings.add(argument.name, origin, "an origin without a path, such as https://app.ci.example.com")
+    elif argument.check == "versions":
+        for name, version in value.items():
+            if not isinstance(version, str):
+                findings.add(f"{argument.name}.{name}", version, "a version in quotes, or an empty text")
     elif argument.check == "orbs":
         for orb in value:
             if not _ORB.fullmatch(orb):

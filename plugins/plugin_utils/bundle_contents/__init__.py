@@ -41,15 +41,17 @@ def bundle_contents(
     storage_class: str = "",
     object_storage_kind: str = "",
     groups: Iterable[str] = IMAGE_GROUPS,
-    optional: Iterable[str] = (),
+    optional: Mapping[str, str] | None = None,
     versions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Slices for the connected host, which never sees the catalog.
 
-    *optional* names files of the catalog that have a condition (``circleci-cli``, ``machine-agent``, ``machine-runner``, …).
+    *optional* names files of the catalog that have a condition (``circleci-cli``, ``machine-runner``, ``support-bundle``, …) with their versions;
+    an empty version takes the one that is known.
     """
     choices = {"load_balancer": load_balancer, "storage_class": storage_class, "object_storage_kind": object_storage_kind}
-    overrides = {**brought()["versions"], **(versions or {})}
+    optional = optional or {}
+    overrides = {**brought()["versions"], **(versions or {}), **{name: version for name, version in optional.items() if version}}
     images = catalog.images(release)
     wanted_groups = set(groups)
     unknown = sorted(wanted_groups - {image.group for image in images} - set(IMAGE_GROUPS))
@@ -139,7 +141,7 @@ def _catalog_files(catalog: Catalog, release: str, object_storage_kind: str, opt
             if not spec.url or not (version or from_chart):
                 raise ContentsError(
                     f"circleci_bundle_optional_files: {spec.name} cannot be fetched: "
-                    + ("no download address is known" if not spec.url else f"give its version in circleci_bundle_versions.{spec.name}")
+                    + ("no download address is known" if not spec.url else f'give its version, like {spec.name}: "1.2.3"')
                 )
         elif not _by_default(spec.kind, spec.name, spec.condition, object_storage_kind):
             continue

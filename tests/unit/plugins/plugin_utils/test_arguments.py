@@ -97,6 +97,27 @@ def test_wrong_meaning_is_refused_with_name_and_value(name: str, wrong: Any) -> 
     assert len(found) == 1 and found[0].startswith(name + ":")
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("circleci_orbs", ["circleci/node@5.2"], "found 'circleci/node@5.2'; allowed is an exact version namespace/orb@major.minor.patch"),
+        ("circleci_orbs", ["circleci/node@volatile"], "circleci/node@volatile"),
+        ("circleci_orbs", ["node@1.0.0"], "node@1.0.0"),
+        ("circleci_orbs", "circleci/node@5.2.0", "a list"),
+        ("circleci_bundle_optional_files", {"circleci-cli": 1.2}, "circleci_bundle_optional_files.circleci-cli: found 1.2"),
+        ("circleci_bundle_optional_files", ["support-bundle"], "a mapping"),
+    ],
+)
+def test_what_a_bundle_is_to_hold_is_refused_where_it_is_not_exact(name: str, wrong: Any, said: str) -> None:
+    (line,) = [text for text in problems("bundle", **{name: wrong}) if text.startswith(name)]
+    assert said in line, line
+
+
+def test_exact_orbs_and_versions_are_taken() -> None:
+    given: dict[str, Any] = {"circleci_orbs": ["circleci/node@5.2.0", "a-b/c_d@0.0.1"], "circleci_bundle_optional_files": {"support-bundle": ""}}
+    assert not [text for text in problems("bundle", **given) if "orbs" in text or "optional" in text]
+
+
 def test_keys_of_s3_are_not_needed_by_a_store_of_google() -> None:
     missing = ("circleci_object_storage_access_key", "circleci_object_storage_secret_key")
     of_s3 = " ".join(problems("secrets"))

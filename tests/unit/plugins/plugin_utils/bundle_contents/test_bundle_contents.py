@@ -71,14 +71,24 @@ def test_versions_can_be_chosen() -> None:
 
 
 def test_optional_files() -> None:
-    found = contents(optional=["machine-runner"])
+    found = contents(optional={"machine-runner": ""})
     assert {"machine-runner-linux-amd64", "machine-runner-windows-amd64"} <= names(found)
     assert not any(name.startswith("machine-runner") for name in names(contents()))
-    with pytest.raises(ContentsError, match=r"circleci-cli cannot be fetched: give its version in circleci_bundle_versions\.circleci-cli"):
-        contents(optional=["circleci-cli"])
-    assert "circleci-cli" in names(contents(optional=["circleci-cli"], versions={"circleci-cli": "0.1.30549"}))
+    with pytest.raises(ContentsError, match=r'circleci-cli cannot be fetched: give its version, like circleci-cli: "1\.2\.3"'):
+        contents(optional={"circleci-cli": ""})
+    assert "circleci-cli" in names(contents(optional={"circleci-cli": "0.1.30549"}))
     with pytest.raises(ContentsError, match=r"nonsense is no file of release 4\.10\.0; known: .*helm"):
-        contents(optional=["nonsense"])
+        contents(optional={"nonsense": ""})
+
+
+def test_the_plugin_for_support_bundles_comes_from_where_krew_takes_it() -> None:
+    assert "support-bundle" not in names(contents())
+    for version, chosen in (("", "0.134.1"), ("0.140.0", "0.140.0")):
+        (found,) = [item for item in contents(optional={"support-bundle": version})["files"] if item["name"] == "support-bundle"]
+        place = f"https://github.com/replicatedhq/troubleshoot/releases/download/v{chosen}"
+        assert found["url"] == f"{place}/support-bundle_linux_amd64.tar.gz" and found["checksum_url"] == f"{place}/troubleshoot_{chosen}_checksums.txt"
+        # bootstrap.sh takes it by this name and unpacks any archive of it.
+        assert found["version"] == chosen and found["filename"].endswith(".tar.gz")
 
 
 def test_unknown_groups_are_named() -> None:
