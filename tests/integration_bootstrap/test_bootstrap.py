@@ -68,7 +68,14 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     helm = place / "helm-v3.19.0-linux-amd64.tar.gz"
     with tarfile.open(helm, "w:gz") as archive:
         archive.add(artifact("helm"), "linux-amd64/helm")
+    # A stand-in for the plugin that makes support bundles, packed as its publisher packs it.
+    plugin = place / "support-bundle_linux_amd64.tar.gz"
+    (place / "support-bundle").write_text("#!/bin/sh\necho stand-in for support-bundle\n")
+    (place / "support-bundle").chmod(0o755)
+    with tarfile.open(plugin, "w:gz") as archive:
+        archive.add(place / "support-bundle", "support-bundle")
     local = [
+        {"name": "support-bundle", "version": "0.134.1", "path": str(plugin)},
         {"name": "helm", "version": "3.19.0", "path": str(helm)},
         {"name": "kubectl", "version": "1.33.0", "path": str(artifact("kubectl")), "mode": "0755"},
         {"name": "collection", "version": "0.1.0", "path": os.environ["ONPREM_CIRCLECI_TARBALL"], "filename": "collection.tar.gz"},
@@ -171,6 +178,8 @@ def test_bare_host_is_set_up_and_second_run_has_nothing_to_do(host: Host) -> Non
     assert host.run("/opt/onprem/bin/python", "-c", "import kubernetes, cryptography, yaml").returncode == 0
     assert "v3.19" in host.run("/usr/local/bin/helm", "version").stdout
     assert host.run("/usr/local/bin/kubectl", "version", "--client").returncode == 0
+    plugin = host.run("env", "PATH=/usr/local/bin:/usr/bin:/bin", "kubectl", "support-bundle")
+    assert plugin.stdout == "stand-in for support-bundle\n", plugin.stderr
     again = host.bootstrap("--public-key", host.key)
     assert (again.returncode, again.stdout) == (0, "Nothing to do: this host was set up from this bundle.\n")
 
