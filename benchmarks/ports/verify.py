@@ -182,6 +182,11 @@ class Site:
                 {"hosts": "circleci_sites", "gather_facts": False, "tasks": [judge, report]}]  # fmt: skip
 
 
+def _reported(folder: Path) -> list[Any]:
+    flows: list[Any] = json.loads((folder / "report/report.json").read_text(encoding="utf-8"))["flows"]
+    return flows
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
@@ -220,6 +225,7 @@ def main(argv: list[str]) -> int:
                     ("one engine: proved", alone["verdicts"].get("proved", 0), each),
                     ("all engines: proved", sum(item["verdicts"].get("proved", 0) for item in together), each * given.hosts),
                     ("playbook: proved", verdicts["proved"], each * given.hosts),
+                    ("playbook: in the report", len(_reported(Path(folder))), each * given.hosts),
                     ("playbook: remote calls", run.remote_calls, given.hosts + 2),
                 ):
                     if counted != expected:

@@ -77,8 +77,8 @@ def site_connections(
             continue
         result = hostvars[name][variable]
         # A host that was skipped or not reached has a result without connections: the verdict then says so.
-        if isinstance(result, Mapping) and "results" in result:
-            found[name] = {"results": json.loads(result["results"]), "listeners": result.get("listeners", [])}
+        if isinstance(result, Mapping) and "connections" in result:
+            found[name] = {"connections": json.loads(result["connections"]), "listeners": result.get("listeners", [])}
     return json.dumps(found)
 
 

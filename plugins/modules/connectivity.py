@@ -20,7 +20,7 @@ options:
   flows:
     description:
       - List of the connections to try, as the filter P(onprem.circleci_server.port_flows#filter) gives them, or its JSON text.
-      - Give the text when they are many, for the reason that RV(results) is one.
+      - Give the text when they are many, for the reason that RV(connections) is one.
       - The keys are C(name), C(address), C(port), C(protocol) (V(tcp) or V(udp)), C(expect), C(server_name) (name for TLS and HTTP),
         C(path) and C(status) (for HTTP), C(timeout), and C(rule), C(from), C(to), C(reason), which are passed on.
       - C(expect) is V(open) (a listener answers), V(reachable) (a listener, or a refusal by the host itself), V(closed) (no answer, or
@@ -40,7 +40,7 @@ options:
     type: str
     default: ""
   minimum_days:
-    description: A certificate that ends sooner is told in RV(results).
+    description: A certificate that ends sooner is told in RV(connections).
     type: int
     default: 30
   listeners:
@@ -79,7 +79,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-results:
+connections:
   description:
     - JSON text of a list with one mapping for each flow.
     - A text, since Ansible handles every value of a list by itself, which takes it minutes for the thousands of connections of a large site.
@@ -189,7 +189,7 @@ def main() -> None:
     summary = {verdict: sum(item.verdict == verdict for item in outcomes) for verdict in ("proved", "failed", "unproved")}
     module.exit_json(
         changed=False,
-        results=json.dumps([item.as_dict() for item in outcomes]),
+        connections=json.dumps([item.as_dict() for item in outcomes]),
         listeners=[item.as_dict() for item in found],
         summary=summary,
     )

@@ -60,7 +60,7 @@ RETURN = r"""
 report:
   description:
     - The report as written to C(report.json), as JSON text.
-    - A text for the reason that RV(onprem.circleci_server.connectivity#module:results) is one.
+    - A text for the reason that RV(onprem.circleci_server.connectivity#module:connections) is one.
   returned: success
   type: str
 state:

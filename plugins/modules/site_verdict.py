@@ -24,7 +24,7 @@ options:
     required: true
   hosts:
     description:
-      - RV(onprem.circleci_server.connectivity#module:results) and RV(onprem.circleci_server.connectivity#module:listeners) by host,
+      - RV(onprem.circleci_server.connectivity#module:connections) and RV(onprem.circleci_server.connectivity#module:listeners) by host,
         from the filter P(onprem.circleci_server.site_connections#filter).
     type: dict
     default: {}
@@ -104,7 +104,7 @@ RETURN = r"""
 findings:
   description:
     - JSON text of what M(onprem.circleci_server.site_report) takes as O(onprem.circleci_server.site_report#module:findings).
-    - A text for the reason that RV(onprem.circleci_server.connectivity#module:results) is one.
+    - A text for the reason that RV(onprem.circleci_server.connectivity#module:connections) is one.
   returned: always
   type: str
 reasons:

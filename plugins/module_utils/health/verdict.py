@@ -106,7 +106,7 @@ def judge_site(
     flows: list[dict[str, Any]] = []
     listeners: list[dict[str, Any]] = []
     for name, result in sorted(hosts.items()):
-        flows += [{**flow, "from": flow.get("from") or name} for flow in result.get("results") or []]
+        flows += [{**flow, "from": flow.get("from") or name} for flow in result.get("connections") or []]
         listeners += [{**item, "host": name} for item in result.get("listeners") or []]
     clients = {str(host.get("name")) for host in model.get("hosts") or [] if "circleci_nomad_clients" in (host.get("groups") or [])}
     proof = evidence_of(evidence, site, clients, before or {})

@@ -182,7 +182,7 @@ def test_an_urgent_finding_is_a_reason() -> None:
 
 def test_every_reason_is_told() -> None:
     findings, reasons = judge(
-        hosts={"nomad1": {"results": [flow(found="timeout", verdict="failed", days_left=None), flow(port=8443, days_left=-3)],
+        hosts={"nomad1": {"connections": [flow(found="timeout", verdict="failed", days_left=None), flow(port=8443, days_left=-3)],
                           "listeners": [{"protocol": "tcp", "port": 9100, "process": "x"}]}},
         health={"services": [{"name": "kong", "state": "down", "detail": "0 of 1 ready", "impact": "All stops."}], "unbound_claims": ["data"]},
         evidence=[{"level": "infrastructure probe", "state": "failed", "detail": "no client took the job"}],
@@ -202,7 +202,7 @@ def test_every_reason_is_told() -> None:
 def test_waivers_keep_quiet_but_not_the_report() -> None:
     findings, reasons = judge(
         health={"services": [{"name": "kong", "state": "down"}]},
-        hosts={"a": {"results": [flow(verdict="failed", found="open", expect="closed")]}},
+        hosts={"a": {"connections": [flow(verdict="failed", found="open", expect="closed")]}},
         waivers=[{"name": "service_kong", "reason": "x"}, {"name": "port_registry-in", "reason": "y"}],
     )
     assert reasons == []
@@ -216,7 +216,7 @@ def test_connections_of_one_site_only() -> None:
         def __contains__(self, key: object) -> bool:
             raise AssertionError("another site was read")
 
-    hostvars = {"a": {"found": {"results": "[1]", "listeners": []}}, "b": Poison()}
-    assert json.loads(site_connections("found", groups, hostvars, "a")) == {"a": {"results": [1], "listeners": []}}
+    hostvars = {"a": {"found": {"connections": "[1]", "listeners": []}}, "b": Poison()}
+    assert json.loads(site_connections("found", groups, hostvars, "a")) == {"a": {"connections": [1], "listeners": []}}
     assert site_connections("other", groups, hostvars, "a") == "{}"
     assert site_connections("found", groups, {**hostvars, "a": {"found": {"skipped": True}}}, "a") == "{}"
