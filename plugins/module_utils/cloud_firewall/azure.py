@@ -43,6 +43,8 @@ PROBES, REST_OF_ALL = (key_of(item) for item in AZURE_LAST)
 FIRST, LAST = 1000, 4094
 ENDS = ("Succeeded", "Failed", "Canceled")
 FIXED = {PROBES: ("circleci-load-balancer-probes", 4095), REST_OF_ALL: ("circleci-deny-the-rest", 4096)}
+CLOSING = dict(FIXED.values())
+"""Rules that stay in a group that no host needs any more: without them Azure would open it to the virtual network. Their names and priorities."""
 NAME = re.compile(r"circleci-(?:(?:tcp|udp|icmp|any)(?:-[0-9]+){0,2}-v[46]|load-balancer-probes|deny-the-rest)", re.IGNORECASE)
 
 
@@ -78,7 +80,7 @@ class Azure:
             if not owned:
                 continue
             for rule in _rules(item):
-                if self._ours(rule):
+                if self._ours(rule) and (name in wanted or str(rule["name"]).lower() not in CLOSING):
                     note = _edited(rule)
                     for key in _keys(rule["properties"]):
                         found.rules[key] = ""
@@ -103,7 +105,7 @@ class Azure:
             old = there.get(name)
             if old is None or _edited(old) or set(_keys(old["properties"])) != set(_keys(rule["properties"])):
                 self._finish("PUT", f"{group}/securityRules/{name}", rule)
-        for name in sorted(set(there) - set(wanted)):
+        for name in sorted(set(there) - set(wanted) - set(CLOSING)):
             self._finish("DELETE", f"{group}/securityRules/{name}")
 
     def _all(self) -> Iterable[dict[str, Any]]:
@@ -145,7 +147,7 @@ class Azure:
             }
             properties.update({"sourceAddressPrefixes": sorted(networks)} if family else {"sourceAddressPrefix": networks[0]})
             result.append({"name": name, "properties": properties})
-        return sorted(result, key=lambda rule: (rule["name"] in dict(FIXED.values()), rule["properties"]["priority"]))
+        return sorted(result, key=lambda rule: (rule["name"] in CLOSING, rule["properties"]["priority"]))
 
     @staticmethod
     def _versioned(path: str) -> str:
@@ -206,7 +208,7 @@ def _edited(rule: Mapping[str, Any]) -> str:
     """What makes a rule of ours mean something else than its protocol, ports and networks say."""
     properties = rule["properties"]
     notes = []
-    fixed = dict(FIXED.values()).get(str(rule["name"]).lower())
+    fixed = CLOSING.get(str(rule["name"]).lower())
     if fixed and properties["priority"] != fixed:
         notes.append(f"priority {properties['priority']}")
     for kind, several in (("sourcePortRange", "sourcePortRanges"), ("destinationAddressPrefix", "destinationAddressPrefixes")):
