@@ -8,8 +8,11 @@ import ipaddress
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -108,6 +111,55 @@ def test_no_credentials_and_no_library_are_told(tmp_path: Path, libraries: str, 
     cloud.python = sys.executable
     found = cloud.run(circleci_ports=PORTS)
     assert f"{library} is missing" in found["last"]["msg"] and "circleci_cloud_token" in found["last"]["msg"]
+
+
+@pytest.fixture
+def outside() -> Iterator[tuple[dict[str, str], set[str]]]:
+    """A proxy that lets nothing out, as variables of the environment, and the hosts that it was asked for."""
+    asked: set[str] = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_CONNECT(self) -> None:
+            asked.add(self.path)
+            self.send_error(502)
+
+        def do_GET(self) -> None:
+            asked.add(self.path)
+            self.send_error(502)
+
+        do_POST = do_GET
+
+        def log_message(self, *_arguments: Any) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    where = f"http://127.0.0.1:{server.server_address[1]}"
+    yield {"HTTPS_PROXY": where, "https_proxy": where, "HTTP_PROXY": where, "http_proxy": where}, asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("example, variables, asks", [
+    ("gke", {}, "oauth2.googleapis.com:443"),
+    ("gke", {"circleci_cloud_token": "token"}, "compute.googleapis.com:443"),
+    ("azure", {}, "login.microsoftonline.com:443"),
+    ("azure", {"circleci_cloud_endpoint": "https://management.usgovcloudapi.net"}, "login.microsoftonline.us:443"),
+    ("azure", {"circleci_cloud_token": "token"}, "management.azure.com:443"),
+    ("digitalocean", {"circleci_cloud_token": "token"}, "api.digitalocean.com:443"),
+])  # fmt: skip
+def test_only_addresses_that_were_named_are_asked(
+    tmp_path: Path, libraries: str, outside: tuple[dict[str, str], set[str]], example: str, variables: dict[str, Any], asks: str
+) -> None:
+    environment, asked = outside
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps({**Google().key_file, "token_uri": "https://oauth2.googleapis.com/token"}))
+    cloud = Cloud(tmp_path, example, libraries, variables, {
+        **environment, "GOOGLE_APPLICATION_CREDENTIALS": str(key), "AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": CLIENT, "AZURE_CLIENT_SECRET": SECRET,
+    })  # fmt: skip
+    found = cloud.run(circleci_ports=PORTS)
+    assert found["code"] == 2 and asked == {asks}, found["said"]
+    assert f"https://{asks.removesuffix(':443')}" in found["endpoints"][0]
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
