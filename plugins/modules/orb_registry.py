@@ -165,7 +165,7 @@ def main() -> None:
     options = module.params
     if not options["token"]:
         missing = finding(
-            4, "not run. Missing: circleci_personal_token", "the orbs of the bundle in the server's registry",
+            4, "not run, circleci_personal_token is missing", "the orbs of the bundle in the server's registry",
             "Set circleci_personal_token to the personal token of an administrator and run install again.",
         )  # fmt: skip
         module.exit_json(changed=False, state="not run", published=[], findings=[missing], diff={"before": "", "after": ""})
@@ -177,7 +177,7 @@ def main() -> None:
     api: Optional[Api] = None
     try:
         orbs, sources = from_registry(module)
-        api = Api(options["server"], options["token"], options["server_ca_certificate"], tries=1 if may_be_missing else 3)
+        api = Api(options["server"], options["token"], options["server_ca_certificate"], tries=1 if may_be_missing else 3, inside=True)
         step = look(api, orbs, sources)
         there = [orb.ref for orb in (*step.there, *step.other)]
         remedy = "To use the one of the bundle, publish it by hand as another version, or take it out of circleci_orbs."

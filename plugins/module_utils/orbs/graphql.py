@@ -58,7 +58,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class Api:
     """The orb registry behind one host."""
 
-    def __init__(self, host: str, token: str = "", ca_certificate: str = "", tries: int = 3) -> None:
+    def __init__(self, host: str, token: str = "", ca_certificate: str = "", *, tries: int = 3, inside: bool = False) -> None:
+        """*inside* asks without a proxy, as a server of the site is never behind one."""
         self.url = host.rstrip("/") + PATH
         self._token = token
         self._tries = tries
@@ -70,7 +71,8 @@ class Api:
                 context.load_verify_locations(cadata=ca_certificate)
         except (OSError, ValueError) as error:
             raise OrbError("the authority for the certificate of the API is not given as PEM text") from error
-        self._opener = urllib.request.build_opener(_NoRedirect(), urllib.request.HTTPSHandler(context=context))
+        proxies = [urllib.request.ProxyHandler({})] if inside else []
+        self._opener = urllib.request.build_opener(_NoRedirect(), urllib.request.HTTPSHandler(context=context), *proxies)
 
     def version(self, ref: str) -> Optional[tuple[str, str]]:
         """Version and source of an orb by ``namespace/orb@version``; None when the registry has no such version."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.health import judge_site
+from ansible_collections.onprem.circleci_server.plugins.module_utils.report import build_report
 from ansible_collections.onprem.circleci_server.plugins.modules import orb_registry
 from ansible_collections.onprem.circleci_server.tests.unit.helpers.modules import run_module
 from ansible_collections.onprem.circleci_server.tests.unit.helpers.orb_stand_in import OrbRegistry, serve_orbs
@@ -84,7 +86,12 @@ def test_goes_on_where_namespace_and_orb_are_there_already(site: Site) -> None:
 def test_without_a_token_nothing_is_asked_and_it_is_said(site: Site) -> None:
     result = site.run(token="")
     assert not result["changed"] and result["state"] == "not run" and site.server.asked == [] and site.registry.requests == []
-    assert [item["urgency"] for item in result["findings"]] == [4] and "circleci_personal_token" in result["findings"][0]["found"]
+    (found,) = result["findings"]
+    _site, reasons = judge_site({"site": "one"}, {}, {}, {}, [], [], True, [], {}, [found])
+    (warning,) = [item for item in build_report(_site)["warnings"] if item["subject"] == "orbs"]
+    # It stands in the report among what was not proved, and does not fail the run.
+    assert warning["urgency"] == 4 and warning["text"].startswith("orbs: found not run, circleci_personal_token is missing, expected the orbs of the bundle")
+    assert not [reason for reason in reasons if "orbs" in reason]
 
 
 @pytest.mark.parametrize("status", [0, 401, 403])
@@ -148,6 +155,16 @@ def test_in_check_mode_what_the_run_brings_may_be_missing(site: Site, gone: str)
     # The engine is patient with a registry that does not answer, so only the others are tried in earnest here.
     refused = site.run(check=gone == "registry", **options)
     assert refused["failed"] and not refused["changed"]
+
+
+def test_a_proxy_of_the_control_host_is_not_asked_for_the_server(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", site.registry.host.partition(":")[0])
+    with serve_orbs(TOKEN) as server:
+        # The registry is spared by no_proxy; the server has a name that it does not cover.
+        result = site.run(server=server.url.replace("127.0.0.1", "localhost"))
+        assert result.get("published") == list(ORBS), result
 
 
 def test_the_certificate_of_the_server_must_be_trusted(site: Site, tmp_path: Path) -> None:
