@@ -257,9 +257,10 @@ def package_of(element: ElementTree.Element, where: str = "", priority: int = 99
 
 def packages_of(source: Any) -> Iterator[tuple[RpmPackage, ElementTree.Element]]:
     """Packages of a primary.xml with their elements, one after the other; the element is only whole until the next one."""
-    parents = iter(ElementTree.iterparse(source, events=("start", "end")))  # noqa: S314 - the parser of every supported Python refuses entity bombs
-    _event, root = next(parents)
-    for event, element in parents:
+    root: Optional[ElementTree.Element] = None
+    # The parser of every supported Python refuses entity bombs.
+    for event, element in ElementTree.iterparse(source, events=("start", "end")):  # noqa: S314
+        root = element if root is None else root
         if event == "end" and element.tag == f"{COMMON}package":
             yield package_of(element), element
             root.clear()
