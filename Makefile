@@ -139,7 +139,7 @@ $(CLOUD_LIBRARIES)/.ready: | $(VENV)/.ready
 	@$(CLOUD_LIBRARIES)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/cloud.txt && touch $@
 
 # Suites of make test-full that need no docker; each can be run by itself, and MIRROR, FIREWALL, NOMAD, STORES or BROWSER picks a part.
-.PHONY: test-mirror test-firewall test-store test-cloud test-packages test-nomad test-browser
+.PHONY: test-mirror test-firewall test-store test-cloud test-packages test-nomad test-runner test-browser
 test-mirror: tree ## The mirror engine against real registries and a faulty network
 	@$(NEEDS) mirror
 	@echo "==> mirror"; $(PYTEST) $(or $(MIRROR),tests/integration_mirror)
@@ -156,6 +156,10 @@ test-nomad: tree ## The infrastructure probe against a real Nomad, Docker, regis
 	@$(NEEDS) nomad programs
 	@$(SANDBOX) artifacts nomad versitygw --build >/dev/null
 	@echo "==> nomad"; $(PYTEST) $(or $(NOMAD),tests/integration_nomad)
+
+test-runner: tree ## The role runner on a host of namespaces with a real systemd; the runner is a stand-in (2 minutes, root)
+	@$(NEEDS) runner
+	@echo "==> runner"; $(PYTEST) $(or $(RUNNER),tests/integration_runner)
 
 test-bootstrap: build mirror-pyz ## bootstrap.sh on a bare, cut-off Debian with a real bundle (root; reaches the package indexes to make it)
 	@$(NEEDS) bootstrap

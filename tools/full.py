@@ -39,6 +39,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-cloud": "firewalls of clouds: AWS by moto, Google Cloud, Azure and DigitalOcean by strict stand-ins",
         "test-bootstrap": "bootstrap.sh on a bare, cut-off Debian, with a real bundle",
         "test-packages": "RPM packages of the bundle, installed by dnf that knows nothing else",
+        "test-runner": "the role runner with a real systemd and a stand-in for the program",
     }
     scenarios = sorted(path.parent.name for path in (root / "molecule").glob("*/molecule.yml"))
     return [

@@ -39,11 +39,14 @@ PARTS: dict[str, dict[str, str]] = {
     "bootstrap": {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "shellcheck": "shellcheck", "minisign": "minisign", **SIGNING},
     "nomad": {"docker-registry": "docker-registry", "dockerd": "docker.io", "curl": "curl", "ip": "iproute2", "openssl": "openssl"},
     "packages": {"rpmbuild": "rpm", "createrepo_c": "createrepo-c", "dnf": "dnf", **SIGNING},
+    "runner": {
+        "systemctl": "systemd", "unshare": "util-linux", "ip": "iproute2", "update-ca-certificates": "ca-certificates", "git": "git", "ssh": "openssh-client",
+    },
     "browser": {"chromium": "chromium"},
     "postgres": {"pg_createcluster": "postgresql"},
     "sandbox": {},
 }
-ROOT_ONLY = {"firewall": "makes network namespaces", "nomad": "starts Nomad clients"}
+ROOT_ONLY = {"firewall": "makes network namespaces", "nomad": "starts Nomad clients", "runner": "starts a systemd of its own"}
 
 
 def missing(parts: list[str]) -> dict[str, str]:

@@ -24,6 +24,10 @@ options:
     default: []
     suboptions:
       name: {description: Name of user and group., type: str, required: true}
+      home:
+        description: Home of a user that is made here. One that is there keeps its own. The folder itself belongs into O(directories).
+        type: path
+        default: /nonexistent
       state:
         description: V(absent) takes the user away when its units are stopped and its folders are gone.
         type: str
@@ -72,6 +76,12 @@ options:
         choices: [started, stopped, absent]
         default: started
       restart: {description: "Restart the unit if it runs, since something changed that is no file of this call.", type: bool, default: false}
+      wait:
+        description:
+          - Whether to wait until a unit that runs has been restarted. With V(false) systemd restarts it when it has ended what it does, which may take hours,
+            and a run that finds it ending changes nothing.
+        type: bool
+        default: true
       restart_on: {description: Paths whose change restarts the unit. Without it every file of the call does., type: list, elements: path}
   drain:
     description:
@@ -122,6 +132,7 @@ restarted:
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -132,8 +143,15 @@ from ..module_utils.nomad.transport import AddressTransport
 _ATTRIBUTES = {"owner": {"type": "str", "default": "root"}, "group": {"type": "str", "default": "root"}}
 
 
+class QuietModule(AnsibleModule):
+    """Ansible writes the options of each call to the log of the system, where it does not mask a secret of several lines that is an option of an option."""
+
+    def log(self, msg: Any, log_args: Any = None) -> None:
+        """Write nothing."""
+
+
 def main() -> None:
-    module = AnsibleModule(
+    module = QuietModule(
         argument_spec={
             "users": {
                 "type": "list",
@@ -141,6 +159,7 @@ def main() -> None:
                 "default": [],
                 "options": {
                     "name": {"type": "str", "required": True},
+                    "home": {"type": "path", "default": "/nonexistent"},
                     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
                 },
             },
@@ -175,6 +194,7 @@ def main() -> None:
                     "state": {"type": "str", "choices": ["started", "stopped", "absent"], "default": "started"},
                     "restart": {"type": "bool", "default": False},
                     "restart_on": {"type": "list", "elements": "path"},
+                    "wait": {"type": "bool", "default": True},
                 },
             },
             "drain": {

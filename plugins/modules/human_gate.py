@@ -22,11 +22,12 @@ options:
     description:
       - Gates in their order, each with C(name) and C(sentence).
       - C(resolves) may hold C(names) and C(address), which may be a name too, as load balancers of clouds have one.
+      - C(waits_for) may be a list of what still has to be given. The gate is open as long as something is in it.
     type: list
     elements: dict
     required: true
   passed:
-    description: Names of gates that are known to be done. They are not shown; one with C(resolves) is believed.
+    description: Names of gates that are known to be done. They are not shown; one with C(resolves) or C(waits_for) is believed.
     type: list
     elements: str
     default: []
@@ -118,6 +119,11 @@ def main() -> None:
             wrong = unresolved(list(wanted["names"]), str(wanted["address"]))
             if wrong:
                 result = {"open": name, "sentence": f"{gate['sentence']}; now: {', '.join(wrong)}. Then run the same command again."}
+                passed = [item for item in passed if item != name]
+                break
+        elif "waits_for" in gate:
+            if gate["waits_for"] and name not in module.params["passed"]:
+                result = {"open": name, "sentence": f"{gate['sentence']}. Then run the same command again."}
                 passed = [item for item in passed if item != name]
                 break
         elif name not in passed and name not in module.params["passed"] and name not in asked:

@@ -21,7 +21,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
-GATES = ("dns", "oauth_application", "first_administrator", "personal_token", "organization_namespace")
+GATES = ("dns", "oauth_application", "first_administrator", "personal_token", "organization_namespace", "runner_tokens")
 """Steps that only a person can take, in the order in which ``install`` stops at them."""
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")

@@ -24,6 +24,7 @@ from ..mirror.oci import Reference
 
 SMALL = 8 << 20
 PIECE = 1 << 18
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _SUM = re.compile(r"^\s*([0-9a-fA-F]{64})(?:\s+\*?(\S.*?))?\s*$")
 
 
@@ -107,8 +108,13 @@ class Web:
 
 
 def checksum_of(text: str, url: str) -> Optional[str]:
-    """The sha256 that a list of checksums has for the file behind *url*; a list of one line may leave the name out."""
+    """The sha256 that a list of checksums has for the file behind *url*; a list of one line may leave the name out.
+
+    Machine runners are listed in JSON instead, each file with its ``url`` and ``sha256``.
+    """
     path = url.split("?", 1)[0]
+    if text.lstrip().startswith("{"):
+        return _listed(text, path)
     entries = [match for line in text.splitlines() if (match := _SUM.match(line))]
     for match in entries:
         name = (match[2] or "").strip()
@@ -116,6 +122,23 @@ def checksum_of(text: str, url: str) -> Optional[str]:
             return match[1].lower()
     unnamed = [match for match in entries if not match[2] or match[2].strip() == "-"]
     return unnamed[0][1].lower() if len(entries) == 1 and unnamed else None
+
+
+def _listed(text: str, path: str) -> Optional[str]:
+    try:
+        waiting: list[Any] = [json.loads(text)]
+    except ValueError:
+        return None
+    found = set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            if str(item.get("url") or "").split("?", 1)[0] == path and _SHA256.fullmatch(str(item.get("sha256") or "")):
+                found.add(str(item["sha256"]).lower())
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)
+    return found.pop() if len(found) == 1 else None
 
 
 def fetch_chart(access: Access, chart: str, target: Path) -> tuple[Path, str]:

@@ -42,6 +42,8 @@ class User:
 
     name: str
     absent: bool = False
+    home: str = "/nonexistent"
+    """Home of a user that is made; the folder itself is one of the folders."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Unit:
     """Paths whose change restarts the unit; None is every file of the call."""
     restart: bool = False
     """Restart it if it runs, since something changed that is no file of the call."""
+    wait: bool = True
+    """Whether a restart is waited for. Without it systemd restarts the unit when what it does has ended."""
 
 
 class Around(Protocol):
@@ -226,7 +230,7 @@ class HostUnits:
         )
         if check:
             return
-        add = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"]
+        add = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", user.home, "--shell", "/usr/sbin/nologin"]
         done = self._run([*(["userdel"] if user.absent else add), user.name])
         if done.returncode != 0:
             raise HostError(f"user {user.name}: {(done.stderr or done.stdout).strip()}")
@@ -288,6 +292,11 @@ class HostUnits:
         done = self._run(["systemctl", "show", "--property=LoadState,ActiveState,SubState,UnitFileState", unit])
         return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
 
+    def _restarts(self, unit: str) -> bool:
+        """Whether systemd has the unit in its queue, to be started when it has stopped."""
+        jobs = self._run(["systemctl", "list-jobs", "--plain", "--no-legend", "--no-pager"]).stdout
+        return any(words[1:3] in ([unit, "restart"], [unit, "start"]) for words in map(str.split, jobs.splitlines()))
+
     def _stop_absent(self, outcome: Outcome, check: bool) -> None:
         for unit in self._units:
             if unit.state != "absent":
@@ -310,6 +319,11 @@ class HostUnits:
             if not check:
                 self._systemctl("enable" if unit.enabled else "disable", "--quiet", unit.name)
         active = found.get("ActiveState") in ("active", "reloading")
+        if not unit.wait and unit.state == "started" and found.get("ActiveState") == "deactivating":
+            # It ends what it does. With a restart in the queue it then reads the files that are there by then.
+            if self._restarts(unit.name):
+                return
+            active = True
         if unit.state == "stopped":
             if active or found.get("ActiveState") == "activating":
                 outcome.changes.append(f"stop {unit.name}")
@@ -319,7 +333,8 @@ class HostUnits:
         own = str(self._unit_folder / unit.name)
         watched = changed_paths if unit.restart_on is None else [path for path in changed_paths if path in unit.restart_on or path == own]
         around = self._around.get(unit.name)
-        if active and not watched and not unit.restart and not (around and around.due()):
+        ending = found.get("ActiveState") == "deactivating"
+        if active and not ending and not watched and not unit.restart and not (around and around.due()):
             return
         drained = around.before(check) if around and active else ""
         _note(outcome, drained)
@@ -327,7 +342,7 @@ class HostUnits:
         if active:
             outcome.restarted.append(unit.name)
         if not check:
-            self._systemctl("restart" if active else "start", unit.name)
+            self._systemctl(*([] if unit.wait or not active else ["--no-block"]), "restart" if active else "start", unit.name)
         if around:
             _note(outcome, around.after(check, bool(drained)))
 
@@ -355,10 +370,10 @@ def file_from(data: Mapping[str, Any]) -> File:
 
 def user_from(data: Mapping[str, Any]) -> User:
     """A user out of a module's option."""
-    return User(data["name"], data["state"] == "absent")
+    return User(data["name"], data["state"] == "absent", data["home"])
 
 
 def unit_from(data: Mapping[str, Any]) -> Unit:
     """A unit out of a module's option."""
     name = data["name"] if "." in data["name"] else f"{data['name']}.service"
-    return Unit(name, data["content"], data["enabled"], data["state"], data["restart_on"], data["restart"])
+    return Unit(name, data["content"], data["enabled"], data["state"], data["restart_on"], data["restart"], data["wait"])

@@ -13,11 +13,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .findings import OK, PROBLEM, Finding
+from .findings import OK, PROBLEM, WARNING, Finding
 
 _MIB = 1024 * 1024
 _TESTED_SYSTEMS = {("debian", "12"), ("ubuntu", "22.04")}
 _VENDOR_CLIENT = "server-admin 4.10 air-gapped installation, phase 4; server-terraform 4.9.1"
+_VENDOR_RUNNER = "machine runner 3 installation on Linux, prerequisites"
+# Program to the package of Debian and Ubuntu that brings it.
+_RUNNER_PROGRAMS = {
+    "git": "git", "ssh": "openssh-client", "tar": "tar", "gzip": "gzip", "sha256sum": "coreutils", "update-ca-certificates": "ca-certificates",
+}  # fmt: skip
+_PROGRAM_FOLDERS = ("usr/local/bin", "usr/bin", "bin", "usr/sbin", "sbin")
+_OTHER_RUNNERS = {
+    "opt/circleci/circleci-launch-agent": "a launch-agent of the deprecated kind",
+    "usr/bin/circleci-runner": "the runner of the vendor's package, whose unit ours takes the place of",
+}
 
 
 def _os_release(root: Path) -> dict[str, str]:
@@ -93,6 +103,8 @@ def check_host(
         )
     if "nomad_clients" in purposes:
         findings.append(_check_cgroup(name, root))
+    if "runners_linux" in purposes:
+        findings += _check_runner(name, root)
     return findings
 
 
@@ -153,3 +165,47 @@ def _check_cgroup(name: str, root: Path) -> Finding:
         if version == "v1"
         else "Add systemd.unified_cgroup_hierarchy=0 to the kernel's command line and reboot, or use Podman (4.10) and waive cgroup_version.",
     )
+
+
+def _check_runner(name: str, root: Path) -> list[Finding]:
+    """What machine runner 3 and its jobs need of a host, and what another runner left there."""
+    missing = [program for program in _RUNNER_PROGRAMS if not any((root / folder / program).exists() for folder in _PROGRAM_FOLDERS)]
+    findings = [
+        Finding(
+            "runner_programs",
+            PROBLEM if missing else OK,
+            name,
+            f"no {', '.join(missing)}" if missing else "all of them",
+            ", ".join(_RUNNER_PROGRAMS),
+            _VENDOR_RUNNER,
+            f"Install {', '.join(dict.fromkeys(_RUNNER_PROGRAMS[program] for program in missing))}." if missing else "",
+        )
+    ]
+    for folder in ("/tmp", "/var/lib/circleci-runner"):  # noqa: S108 - looked at, not written
+        mount, options = _mount_of(root, folder)
+        if "noexec" in options:
+            findings.append(
+                Finding(
+                    "runner_noexec", PROBLEM, f"{name}:{folder}", f"{mount} is mounted noexec", "a file system to start programs from", _VENDOR_RUNNER,
+                    f"Mount {mount} without noexec: the task-agent is started from there.",
+                )
+            )  # fmt: skip
+    for path, what in _OTHER_RUNNERS.items():
+        if (root / path).exists():
+            findings.append(
+                Finding(
+                    "runner_other", WARNING, name, f"{what} (/{path})", "one runner on a host", _VENDOR_RUNNER,
+                    "Stop it and take it away when its jobs have ended: the vendor supports one runner on a host.",
+                )
+            )  # fmt: skip
+    return findings
+
+
+def _mount_of(root: Path, folder: str) -> tuple[str, list[str]]:
+    """The mount that a folder lies on, with its options."""
+    best, options = "", [""]
+    for line in (root / "proc/mounts").read_text(encoding="utf-8").splitlines():
+        fields = line.split()
+        if len(fields) > 3 and f"{folder}/".startswith(fields[1].rstrip("/") + "/") and len(fields[1]) >= len(best):
+            best, options = fields[1], fields[3].split(",")
+    return best, options

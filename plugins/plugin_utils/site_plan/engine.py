@@ -41,6 +41,7 @@ GATE_WHO = {
     "first_administrator": "the first administrator of CircleCI Server",
     "personal_token": "the first administrator of CircleCI Server",
     "organization_namespace": "an administrator of the organization",
+    "runner_tokens": "an administrator of the organization",
 }
 UNKNOWN = "unknown until the bundle is made"
 SHOWN_HOSTS = 3

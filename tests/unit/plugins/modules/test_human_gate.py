@@ -81,3 +81,16 @@ def test_damaged_record_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "records/gates.json").write_text("{", encoding="utf-8")
     result = run(tmp_path, capsys)
     assert result["failed"] and "gates.json" in result["msg"] and "Restore" in result["msg"]
+
+
+def test_a_gate_stays_open_as_long_as_it_waits_for_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def waiting(*hosts: str) -> list[dict[str, Any]]:
+        return [{"name": "runner_tokens", "sentence": "Make a token", "waits_for": list(hosts)}]
+
+    for _again in range(2):
+        assert run(tmp_path, capsys, gates=waiting("runner1"))["open"] == "runner_tokens"
+    assert run(tmp_path, capsys, gates=waiting("runner1"), passed=["runner_tokens"])["open"] == ""
+    first = run(tmp_path, capsys, gates=waiting())
+    assert (first["open"], run(tmp_path, capsys, gates=waiting())["changed"]) == ("", False)
+    # A runner that comes later needs its token all the same.
+    assert run(tmp_path, capsys, gates=waiting("runner2"))["open"] == "runner_tokens"

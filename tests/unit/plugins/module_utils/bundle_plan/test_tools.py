@@ -29,13 +29,14 @@ URL = "https://example.org/agents/1.0/linux/amd64/agent"
         f"{'b' * 64}  ./linux/arm64/agent\n{SUM}  ./linux/amd64/agent\n",
         f"{SUM.upper()}\n",
         f"{SUM}  -\n",
+        f'{{"releases": {{"1.0": {{"linux": {{"amd64": {{"url": "{URL}", "sha256": "{SUM}"}}, "arm64": {{"url": "{URL}64", "sha256": "{"b" * 64}"}}}}}}}}}}',
     ],
 )
 def test_checksums_in_every_form_that_publishers_use(text: str) -> None:
     assert checksum_of(text, URL) == SUM
 
 
-@pytest.mark.parametrize("text", ["", "agent\n", f"{SUM}  other\n", f"{SUM}\n{'b' * 64}\n", f"{SUM[:-1]}  agent\n", f"{SUM}  gent\n"])
+@pytest.mark.parametrize("text", ["", "{", f'{{"a": {{"url": "{URL}/other", "sha256": "{SUM}"}}}}', f'{{"a": {{"url": "{URL}", "sha256": "x"}}}}', "agent\n", f"{SUM}  other\n", f"{SUM}\n{'b' * 64}\n", f"{SUM[:-1]}  agent\n", f"{SUM}  gent\n"])
 def test_no_checksum_is_guessed(text: str) -> None:
     assert checksum_of(text, URL) is None
 

@@ -70,3 +70,48 @@ def test_unit_that_is_to_be_absent_is_not_written_though_its_text_is_known(tmp_p
     (tmp_path / unit.name).write_text("[Unit]\n")
     assert HostUnits([], [], [unit], unit_folder=tmp_path, run=host).apply(check=False).changes == [f"remove {tmp_path}/agents.service"]
     assert not (tmp_path / unit.name).exists()
+
+
+def test_home_of_a_user_that_is_made() -> None:
+    host = Host()
+    apply(host, User(NOBODY, home="/srv/home"))
+    assert host.commands[0][host.commands[0].index("--home-dir") + 1] == "/srv/home"
+
+
+class Systemd:
+    """One unit in a state, with jobs in the queue of systemd."""
+
+    def __init__(self, state: str, jobs: str = "") -> None:
+        self.state, self.jobs = state, jobs
+        self.done: list[list[str]] = []
+
+    def __call__(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        if argv[1] == "show":
+            out = f"LoadState=loaded\nActiveState={self.state}\nUnitFileState=enabled\n"
+        elif argv[1] == "list-jobs":
+            out = self.jobs
+        else:
+            self.done.append(list(argv[1:]))
+            out = ""
+        return subprocess.CompletedProcess(list(argv), 0, out, "")
+
+
+@pytest.mark.parametrize(
+    ("state", "jobs", "change", "command"),
+    [
+        ("active", "", False, []),
+        ("active", "", True, ["--no-block", "restart", "x.service"]),
+        ("inactive", "", False, ["start", "x.service"]),
+        ("deactivating", "7 x.service restart running\n", True, []),
+        ("deactivating", "7 x.service start waiting\n", False, []),
+        ("deactivating", "7 x.service stop running\n", False, ["--no-block", "restart", "x.service"]),
+        ("deactivating", "7 y.service restart running\n", False, ["--no-block", "restart", "x.service"]),
+    ],
+)
+def test_a_unit_that_is_not_waited_for_restarts_when_it_has_ended(tmp_path: Path, state: str, jobs: str, change: bool, command: list[str]) -> None:
+    (tmp_path / "x.service").write_text("old" if change else "new")
+    (tmp_path / "x.service").chmod(0o644)
+    systemd = Systemd(state, jobs)
+    outcome = HostUnits([], [], [Unit("x.service", "new", wait=False)], unit_folder=tmp_path, run=systemd).apply(check=False)
+    assert [words for words in systemd.done if words != ["daemon-reload"]] == ([command] if command else [])
+    assert outcome.changed is bool(command or change)

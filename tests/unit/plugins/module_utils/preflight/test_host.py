@@ -44,3 +44,34 @@ def test_clock_apart(tmp_path: Path) -> None:
 def test_clock_that_was_not_compared_is_not_called_good(tmp_path: Path) -> None:
     findings = check_host("h", (), needs={}, controller_time=0, root=make_root(tmp_path))
     assert [finding.check for finding in findings] == ["host_operating_system", "host_python"]
+
+
+def runner_root(tmp_path: Path) -> Path:
+    root = make_root(tmp_path)
+    for path in ("usr/bin/git", "usr/bin/ssh", "bin/tar", "bin/gzip", "usr/bin/sha256sum", "usr/sbin/update-ca-certificates"):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
+def test_good_runner(tmp_path: Path) -> None:
+    root = runner_root(tmp_path)
+    assert problems(root, purposes=("runners_linux",)) == []
+
+
+def test_runner_misses_programs_and_a_place_to_start_some_from(tmp_path: Path) -> None:
+    root = runner_root(tmp_path)
+    (root / "usr/bin/git").unlink()
+    (root / "usr/sbin/update-ca-certificates").unlink()
+    (root / "proc/mounts").write_text("/dev/sda / ext4 rw 0 0\ntmpfs /tmp tmpfs rw,noexec 0 0\n/dev/sdb /var ext4 rw 0 0\n", encoding="utf-8")
+    found = [item for item in check_host("r1", ["runners_linux"], needs={}, controller_time=0, root=root) if item.level == PROBLEM]
+    assert [(item.check, item.subject) for item in found] == [("runner_programs", "r1"), ("runner_noexec", "r1:/tmp")]
+    assert found[0].found == "no git, update-ca-certificates" and found[0].remedy == "Install git, ca-certificates."
+
+
+def test_another_runner_on_the_host_is_told(tmp_path: Path) -> None:
+    root = runner_root(tmp_path)
+    (root / "opt/circleci").mkdir(parents=True)
+    (root / "opt/circleci/circleci-launch-agent").touch()
+    found = [item for item in check_host("r1", ["runners_linux"], needs={}, controller_time=0, root=root) if item.check == "runner_other"]
+    assert len(found) == 1 and found[0].level == "warning" and "launch-agent" in found[0].found

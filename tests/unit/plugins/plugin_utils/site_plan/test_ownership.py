@@ -19,6 +19,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.private_reg
     Wanted,
 )
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.object_storage import MANAGED, service
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.runner import service as runner_service
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.site_plan.ownership import (
     OwnershipError,
     filled,
@@ -44,6 +45,11 @@ ACCESS = {"registry": FACTS["registry"], "username": "u", "password": "p", "ca_c
 STORE = {
     "access_key": "k", "secret_key": "s", "port": 7070, "region": "r", "tls": True, "data_dir": "/var/lib/onprem-circleci/object-storage", "policies": "b-gateway",
     "versioning": True, "backend_account": "a", "backend_key": "k", "backend_endpoint": "https://e.example.com", "backend_region": "r",
+}  # fmt: skip
+RUNNER = {
+    "url": "https://ci.example.com", "token": "t", "name": "r", "mode": "continuous", "max_run_time": "5h", "idle_timeout": "", "command_prefix": [], "log_level": "info",
+    "working_directory": "/var/lib/circleci-runner/workdir", "cleanup_working_directory": True, "cache_task_agent": False, "ssh_advertise_address": "", "http_proxy": "",
+    "use_home_ssh_dir_for_checkout_keys": False, "https_proxy": "", "no_proxy": [],
 }  # fmt: skip
 SHARED = {"/etc/onprem-circleci", "/state/records"}
 """Folders in which several roles have one of their own."""
@@ -82,6 +88,16 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
     "restore_point": [{"circleci_restore_point_records_dir": "/state/records", "circleci_restore_point_path": "/state/restore-points"}],
     "upgrade": [{"circleci_upgrade_records_dir": "/state/records"}],
     "verify": [{"circleci_verify_records_dir": "/state/records"}],
+    "runner": [
+        {
+            "circleci_runner_registry": ACCESS,
+            "circleci_runner_version": "3.1.11",
+            "circleci_runner_resource_class": "acme/linux",
+            "circleci_runner_token": "t0ken",
+            "__circleci_runner_service": runner_service(RUNNER),
+            "__circleci_runner_problems": [],
+        }
+    ],
     "trust": [
         {
             "circleci_trust_registry_host": FACTS["registry"],
@@ -95,6 +111,8 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
 WRITE_NOTHING = {
     # It talks to the API of the cloud and leaves nothing on the host.
     "onprem.circleci_server.cloud_firewall",
+    # update-ca-certificates, which writes what others own.
+    "ansible.builtin.command",
     "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.include_tasks", "ansible.builtin.meta",
     "ansible.builtin.set_fact", "ansible.builtin.stat", "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection",
     "kubernetes.core.k8s_info",
@@ -102,7 +120,7 @@ WRITE_NOTHING = {
         "bundle_verify", "chart_facts", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "database_roles", "host_preflight",
         "image_pull_proof", "installed_release", "rancher_node", "registry_coverage", "service_health",
         "orb_registry", "object_storage_agents", "object_storage_buckets", "object_storage_health", "object_storage_probe", "site_preflight", "site_secret_values",
-        "site_verdict",
+        "runner_instances", "runner_status", "site_verdict",
     )),
 }  # fmt: skip
 
