@@ -35,6 +35,7 @@ SITE_TRACES = (
     "var/lib/onprem-circleci",
     "var/lib/onprem-circleci-firewall",
     "etc/systemd/system/circleci-network.service",
+    "etc/systemd/system/onprem-circleci-trust.service",
 )
 
 
