@@ -28,7 +28,7 @@ from ansible_collections.onprem.circleci_server.tests.unit.helpers.modules impor
 from ansible_collections.onprem.circleci_server.tests.unit.helpers.registry_stub import Stub
 
 from .conftest import RELEASE, Site, bring_release
-from .stores import HEALTH, ROOT, Store, free_port, wait_for_port
+from .stores import HEALTH, ROOT, Store, free_port, read_environment_file, wait_for_port
 
 PROGRAM = ROOT / "roles/object_storage/files/agents.py"
 Start = Callable[..., Site]
@@ -191,24 +191,22 @@ def test_probe_asks_the_hosts_that_serve_and_opens_no_bucket(start: Start, plain
     assert not site.store.client().bucket_exists("circleci-agents")
 
 
-def look(store: Store, environment: Path) -> subprocess.CompletedProcess[str]:
+def look(store: Store, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """As the health unit looks where agents are served by the host."""
     words = ["--url", f"{store.endpoint}/circleci-data/.onprem-circleci-site", "--address", "127.0.0.1", "--port", str(store.port), "--timeout", "5"]
-    return subprocess.run([sys.executable, str(HEALTH), *words, "--environment", str(environment)], check=False, capture_output=True, text=True)
+    return subprocess.run([sys.executable, str(HEALTH), *words, "--signed"], check=False, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.parametrize("name", ["versitygw_posix", "minio_server", "versitygw_s3-minio"])
-def test_health_reads_data_with_the_keys_of_the_service(name: str, start: Start, tmp_path: Path) -> None:
+def test_health_reads_data_with_the_keys_of_the_service(name: str, start: Start) -> None:
     site = start(name)
     site.module(object_storage_buckets, site="ci.site.example", bucket="circleci-data", agent_bucket="")
-    environment = tmp_path / "environment"
-    environment.write_text(site.store.service()["environment_file"])
+    environment = read_environment_file(site.store.service()["environment_file"])
     looked = look(site.store, environment)
     assert looked.returncode == 0, looked.stdout
     if isinstance(site.behind, Store):
         site.behind.stop()
         assert look(site.store, environment).returncode == 1
         return
-    environment.write_text(environment.read_text().replace("se\\\"cret", "other"))
-    refused = look(site.store, environment)
+    refused = look(site.store, {key: value.replace(site.store.secret_key, "other secret") for key, value in environment.items()})
     assert refused.returncode == 1 and "answers 403" in refused.stdout and site.store.secret_key not in refused.stdout

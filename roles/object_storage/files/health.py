@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import http.client
 import os
-import re
 import socket
 import ssl
 import sys
@@ -22,17 +21,12 @@ from urllib.parse import SplitResult, urlsplit
 NOTHING = hashlib.sha256(b"").hexdigest()
 
 
-def keys(path: str) -> "tuple[str, str]":
-    """Access and secret key out of the file that systemd gives the service as its environment."""
-    found = {}
-    with open(path, encoding="utf-8") as stream:
-        for line in stream:
-            name, _is, quoted = line.rstrip("\n").partition("=")
-            found[name] = re.sub(r'\\(["\\`$])', r"\1", quoted[1:-1])
+def keys() -> "tuple[str, str]":
+    """Access and secret key out of the environment that the service has as well."""
     for access, secret in (("ROOT_ACCESS_KEY_ID", "ROOT_SECRET_ACCESS_KEY"), ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD")):
-        if access in found and secret in found:
-            return found[access], found[secret]
-    raise OSError(f"{path} holds no pair of keys")
+        if access in os.environ and secret in os.environ:
+            return os.environ[access], os.environ[secret]
+    raise OSError("the environment holds no pair of keys")
 
 
 def signed(parts: SplitResult, region: str, access: str, secret: str, moment: str) -> "dict[str, str]":
@@ -54,15 +48,15 @@ def main() -> int:
     parser.add_argument("--address", required=True, help="where to connect to; name and certificate stay those of the URL")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--ca", default="", help="file with the authority of the certificate, empty when the system's do")
-    parser.add_argument("--environment", default="", help="file with the keys of the service, empty to read without any")
+    parser.add_argument("--signed", action="store_true", help="read with the keys of the service, which the environment holds")
     parser.add_argument("--region", default="us-east-1", help="region that a request with keys is signed for")
     parser.add_argument("--timeout", type=float, default=20)
     options = parser.parse_args()
     parts = urlsplit(options.url)
     try:
         headers = {"host": parts.netloc}
-        if options.environment:
-            headers = signed(parts, options.region, *keys(options.environment), time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+        if options.signed:
+            headers = signed(parts, options.region, *keys(), time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
         connection = socket.create_connection((options.address, options.port), timeout=options.timeout)
         if parts.scheme == "https":
             context = ssl.create_default_context()
