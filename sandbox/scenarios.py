@@ -214,7 +214,9 @@ class Scenario:
         own = {name: value for name, value in given.items() if name not in SANDBOX_SAYS}
         origins = ORIGINS if "circleci_object_storage_origins" in given else {}
         # The cloud's own load balancer and disks are not here: those of the bundle take their place.
-        brought = {"circleci_load_balancer": "metallb", "circleci_storage_class": "local_path", "circleci_load_balancer_idle_minutes": 0}
+        brought: dict[str, Any] = {"circleci_load_balancer": "metallb", "circleci_storage_class": "local_path", "circleci_load_balancer_idle_minutes": 0}
+        # Nor are its security groups: the packet filters of the hosts do what they would, or connections that must be closed would be found open.
+        brought |= {"circleci_firewall": "managed"} if given.get("circleci_firewall") == "reported" else {}
         return {**own, **origins, **brought, **self.ports(), **self.variables, "circleci_gates_passed": verbs.ANSWERED_GATES}
 
     def ports(self) -> dict[str, Any]:
@@ -237,17 +239,18 @@ class Scenario:
 
 # MinIO has rules for browsers for the whole server only, so that none can be asked of it by bucket.
 SERVICE = {"circleci_object_storage_endpoint": "http://store.site.example:9000", "circleci_object_storage_origins": []}
+FILTERS = "packet filters of the hosts for those of the cloud"
 SCENARIOS = {
     "eks": Scenario(
         "eks", "MinIO in place of AWS S3", OTHER_STORE, "IAM roles, rules for browsers, limits of AWS",
         {**SERVICE, "circleci_object_storage_kind": "aws_s3_keys", "circleci_object_storage_irsa_role": ""},
-        minio_stands_in("us-west-2"), nodes_trust_anyway, stand_ins=("MetalLB and local-path for those of AWS", "keys for the role of pods", "trust of ECR put there by hand"),
+        minio_stands_in("us-west-2"), nodes_trust_anyway, stand_ins=("MetalLB and local-path for those of AWS", FILTERS, "keys for the role of pods", "trust of ECR put there by hand"),
     ),
     "gke": Scenario(
         "gke", "fake-gcs-server 1.56.1 with the sandbox's own tokens, rights and signed URLs in front of it", "emulator",
         "IAM, public access prevention, that pods act as the service account, the token service's certificate",
         {"circleci_object_storage_endpoint": f"https://{GOOGLE_NAMES[0]}"}, google, google_by_private_dns, google_account,
-        ("MetalLB and local-path for those of Google", "names of Google lead to the store's host", "trust of Artifact Registry put there by hand"),
+        ("MetalLB and local-path for those of Google", FILTERS, "names of Google lead to the store's host", "trust of Artifact Registry put there by hand"),
     ),
     "azure": Scenario(
         "azure", "Azurite 3.35.0 behind versitygw", "emulator", "managed identities, copies of large objects, limits of Azure",
@@ -261,7 +264,7 @@ SCENARIOS = {
     "digitalocean": Scenario(
         "digitalocean", "MinIO in place of Spaces", OTHER_STORE, "rules for browsers, request limits",
         {**SERVICE}, minio_stands_in("us-east-1"), nodes_trust_anyway,
-        stand_ins=("MetalLB and local-path for those of DigitalOcean", "trust of a public authority put there by hand"),
+        stand_ins=("MetalLB and local-path for those of DigitalOcean", FILTERS, "trust of a public authority put there by hand"),
     ),
     "rancher": Scenario(
         "rancher", "versitygw on the disk of a host, which serves the agents by itself", "real component", "",
