@@ -132,13 +132,26 @@ class Lab:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def play(self, name: str, *arguments: str, **variables: Any) -> Played:
-        """Run a playbook of this folder on the lab."""
-        known = {"lab_ca": self.authority.certificate, **variables}
-        (self.folder / "variables.json").write_text(json.dumps(known))
-        words = [
-            str(BIN / "ansible-playbook"), "-i", "runner1,", "-c", "local", str(Path(__file__).with_name(name)), "-e", f"ansible_python_interpreter={sys.executable}",
-            "-e", "@/lab/variables.json", *arguments,
-        ]  # fmt: skip
+        """Run a playbook of this folder on the lab, with a ``token`` for the runner, the ``version`` that the bundle brought and a ``personal`` token."""
+        site = {
+            "circleci_domain": DOMAIN,
+            "circleci_platform": "generic",
+            "circleci_registry_host": "registry.example.com:5000",
+            "circleci_registry_username": "site",
+            "circleci_registry_password": "registry-password",
+            "circleci_ca_certificate": self.authority.certificate,
+            "circleci_personal_token": variables.pop("personal", ""),
+            # What the gate and the role mirror leave on a control host.
+            "__circleci_site_secrets": {"values": {}},
+            "__circleci_mirror_load": {"contents": {"files": {"machine-runner-linux-amd64": variables.pop("version", "3.1.11")}}},
+        }
+        token = variables.pop("token", "")
+        runner = {"circleci_runner_resource_class": "acme/linux", "circleci_runner_settle": 2.0, **({"circleci_runner_token": token} if token else {})}
+        hosts = {"runner1": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_host": "192.0.2.51"}}
+        groups = {"circleci_sites": {"hosts": {"runner1": None}}, "circleci_runners_linux": {"hosts": {"runner1": None}, "vars": runner}}
+        inventory = {"all": {"hosts": hosts, "vars": {**site, **variables}, "children": groups}}
+        (self.folder / "inventory.yml").write_text(yaml.safe_dump(inventory))
+        words = [str(BIN / "ansible-playbook"), "-i", "/lab/inventory.yml", str(Path(__file__).with_name(name)), *arguments]
         done = self.run(
             *words, HOME="/root", PATH=f"{BIN}:/usr/sbin:/usr/bin:/sbin:/bin", ANSIBLE_COLLECTIONS_PATH=str(ROOT.parents[2]), ANSIBLE_STDOUT_CALLBACK="ansible.posix.jsonl",
             ANSIBLE_INJECT_FACT_VARS="false", ANSIBLE_LOCAL_TEMP="/tmp/ansible", ANSIBLE_REMOTE_TEMP="/tmp/ansible",

@@ -28,7 +28,7 @@ def shown(lab: Lab, name: str) -> str:
 
 def test_check_mode_on_an_empty_host_tells_everything_and_leaves_nothing(lab: Lab) -> None:
     lab.tokens(old=OLD)
-    played = lab.play("runner.yml", "--check", "--diff", lab_token=OLD)
+    played = lab.play("runner.yml", "--check", "--diff", token=OLD)
     assert played.code == 0, played.output
     assert [name.rsplit(".", 1)[-1] for name in played.changed] == ["host_units", "oci_file", "host_units"]
     assert lab.run("ls", "/etc/circleci-runner").returncode != 0 and lab.run("id", "circleci").returncode != 0
@@ -36,7 +36,7 @@ def test_check_mode_on_an_empty_host_tells_everything_and_leaves_nothing(lab: La
 
 
 def test_the_runner_takes_jobs_of_its_server(lab: Lab) -> None:
-    played = lab.play("runner.yml", "--diff", lab_token=OLD)
+    played = lab.play("runner.yml", "--diff", token=OLD)
     assert played.code == 0, played.failure or played.output
     assert claims(lab, "old") > 0
     lab.job("first", 0.2)
@@ -46,7 +46,7 @@ def test_the_runner_takes_jobs_of_its_server(lab: Lab) -> None:
 
 
 def test_the_token_is_where_it_belongs_and_nowhere_else(lab: Lab) -> None:
-    played = lab.play("runner.yml", "--diff", "-vvv", lab_token=OLD)
+    played = lab.play("runner.yml", "--diff", "-vvv", token=OLD)
     assert OLD not in played.output
     # What the test itself hands over is not part of the host.
     for command in ("ps axeww", f"systemctl cat {UNIT}", f"systemctl show {UNIT}", "journalctl --no-pager"):
@@ -59,7 +59,7 @@ def test_the_token_is_where_it_belongs_and_nowhere_else(lab: Lab) -> None:
 @pytest.mark.parametrize("mode", [(), ("--check",)])
 def test_a_second_run_changes_nothing(lab: Lab, mode: tuple[str, ...]) -> None:
     before = shown(lab, "MainPID")
-    played = lab.play("runner.yml", *mode, lab_token=OLD)
+    played = lab.play("runner.yml", *mode, token=OLD)
     assert (played.code, played.changed, shown(lab, "MainPID")) == (0, [], before)
 
 
@@ -68,51 +68,51 @@ def test_another_token_takes_no_job_away(lab: Lab) -> None:
     lab.job("long", 25)
     until(lambda: [event for event in lab.seen() if event.get("job") == "long"], "the job")
     begin = time.monotonic()
-    played = lab.play("runner.yml", lab_token=NEW)
+    played = lab.play("runner.yml", token=NEW)
     assert played.code == 0, played.failure
-    assert played.results("runner_status")[0]["state"] == "draining", "the run waited for the job" if time.monotonic() - begin > 25 else "the job was stopped"
-    again = lab.play("runner.yml", lab_token=NEW)
+    assert played.results("runner_status")[-1]["state"] == "draining", "the run waited for the job" if time.monotonic() - begin > 25 else "the job was stopped"
+    again = lab.play("runner.yml", token=NEW)
     assert (again.code, again.changed, shown(lab, "ActiveState")) == (0, [], "deactivating")
-    looked = lab.play("look.yml", lab_personal=PERSONAL)
+    looked = lab.play("look.yml", token=NEW, personal=PERSONAL)
     assert looked.results("debug")[0]["msg"] == []
     (done,) = until(lambda: [event for event in lab.seen() if event.get("done") == "long"], "the end of the job")
     assert (done["status"], done["token"]) == (0, "old")
     until(lambda: claims(lab, "new"), "a claim with the new token")
     lab.tokens(new=NEW)
-    assert lab.play("runner.yml", lab_token=NEW).changed == []
+    assert lab.play("runner.yml", token=NEW).changed == []
 
 
 def test_another_program_restarts_it(lab: Lab) -> None:
     before = shown(lab, "MainPID")
-    played = lab.play("runner.yml", lab_token=NEW, lab_version="3.1.12")
+    played = lab.play("runner.yml", token=NEW, version="3.1.12")
     assert played.code == 0 and len(played.changed) == 2, played.output
     until(lambda: shown(lab, "ActiveState") == "active" and shown(lab, "MainPID") != before, "the new program")
-    assert lab.play("runner.yml", lab_token=NEW, lab_version="3.1.12").changed == []
+    assert lab.play("runner.yml", token=NEW, version="3.1.12").changed == []
 
 
 def test_verify_tells_a_runner_that_is_well_from_one_that_is_not(lab: Lab) -> None:
-    assert lab.play("look.yml", lab_personal=PERSONAL).results("debug")[0]["msg"] == []
-    (unasked,) = lab.play("look.yml").results("debug")[0]["msg"]
+    assert lab.play("look.yml", token=NEW, personal=PERSONAL).results("debug")[0]["msg"] == []
+    (unasked,) = lab.play("look.yml", token=NEW).results("debug")[0]["msg"]
     assert unasked["urgency"] == 4 and "Missing: circleci_personal_token" in unasked["found"]
-    (refused,) = lab.play("look.yml", lab_personal="of-nobody").results("debug")[0]["msg"]
+    (refused,) = lab.play("look.yml", token=NEW, personal="of-nobody").results("debug")[0]["msg"]
     assert "refuses the token" in refused["found"] and "of-nobody" not in str(refused)
     lab.run("systemctl", "stop", UNIT, check=True)
-    (stopped,) = lab.play("look.yml", lab_personal=PERSONAL).results("debug")[0]["msg"]
+    (stopped,) = lab.play("look.yml", token=NEW, personal=PERSONAL).results("debug")[0]["msg"]
     assert stopped["urgency"] == 1 and stopped["subject"] == "runner runner1 of acme/linux"
     assert "it does not run: somebody stopped it" in stopped["found"] and "wait without an error, for ever" in stopped["found"]
-    assert lab.play("runner.yml", lab_token=NEW, lab_version="3.1.12").changed == ["onprem.circleci_server.host_units"]
+    assert lab.play("runner.yml", token=NEW, version="3.1.12").changed == ["onprem.circleci_server.host_units"]
 
 
 def test_a_token_that_the_server_does_not_know_fails_the_run_and_is_not_told(lab: Lab) -> None:
     wrong = "wr0ng" * 16
-    played = lab.play("runner.yml", lab_token=wrong, lab_version="3.1.12")
+    played = lab.play("runner.yml", token=wrong, version="3.1.12")
     assert played.code == 2 and "does not stay up" in played.failure and "refuses the token" in played.failure
     assert wrong not in played.output
-    assert lab.play("runner.yml", lab_token=NEW, lab_version="3.1.12").code == 0
+    assert lab.play("runner.yml", token=NEW, version="3.1.12").code == 0
 
 
 def test_options_that_no_runner_runs_with_come_together(lab: Lab) -> None:
-    played = lab.play("runner.yml", lab_token="not a token", lab_version="")
+    played = lab.play("runner.yml", token="not a token", version="")
     assert played.code == 2 and "circleci_runner_version" in played.failure and "circleci_runner_token" in played.failure
     assert "not a token" not in played.output
 
@@ -133,9 +133,30 @@ def test_the_stand_in_is_strict_and_the_next_run_mends_it(lab: Lab, change: str,
     lab.run("sh", "-ec", change.replace("CONFIG", CONFIG), check=True)
     tried = lab.run("setpriv", "--reuid=circleci", "--regid=circleci", "--clear-groups", "timeout", "2", "/usr/local/bin/circleci-runner", "machine", "--config", CONFIG)
     assert tried.returncode == 1 and told in tried.stderr, tried
-    assert lab.play("runner.yml", lab_token=NEW, lab_version="3.1.12").code == 0
+    assert lab.play("runner.yml", token=NEW, version="3.1.12").code == 0
     assert shown(lab, "ActiveState") == "active"
-    assert lab.play("runner.yml", lab_token=NEW, lab_version="3.1.12").changed == []
+    assert lab.play("runner.yml", token=NEW, version="3.1.12").changed == []
+
+
+def test_a_runner_without_a_token_is_left_alone_and_told(lab: Lab) -> None:
+    assert lab.play("runner.yml", version="3.1.12").changed == []
+    (found,) = lab.play("look.yml", personal=PERSONAL).results("debug")[0]["msg"]
+    assert found["urgency"] == 2 and "it has no token yet" in found["found"]
+
+
+def test_jobs_get_the_proxy_the_server_is_reached_without_it_and_single_tasks_start_anew(lab: Lab) -> None:
+    proxy = "http://me:canary@proxy.example.com:3128"
+    options = {"circleci_runner_https_proxy": proxy, "circleci_runner_mode": "single-task"}
+    played = lab.play("runner.yml", "--diff", token=NEW, version="3.1.12", **options)
+    assert played.code == 0 and "canary" not in played.output, played.failure
+    before = shown(lab, "MainPID")
+    lab.job("proxied", 0.2)
+    (done,) = until(lambda: [event for event in lab.seen() if event.get("done") == "proxied"], "the job")
+    assert (done["status"], done["result"]) == (0, f"{proxy} /var/lib/circleci-runner")
+    until(lambda: shown(lab, "MainPID") not in ("0", before), "the next runner")
+    assert lab.play("runner.yml", token=NEW, version="3.1.12", **options).changed == []
+    assert lab.play("runner.yml", token=NEW, version="3.1.12").changed == ["onprem.circleci_server.host_units"]
+    assert lab.run("test", "-e", "/etc/circleci-runner/environment").returncode != 0
 
 
 def test_jobs_cannot_change_the_host(lab: Lab) -> None:
@@ -160,7 +181,7 @@ def test_uninstall_leaves_nothing_but_data_that_was_not_asked_for(lab: Lab) -> N
     assert [path for path in gone if lab.run("test", "-e", path).returncode == 0] == []
     assert lab.run("test", "-d", "/var/lib/circleci-runner").returncode == 0
     assert lab.play("absent.yml", lab_purge=False).changed == []
-    (missing,) = lab.play("look.yml").results("debug")[0]["msg"][:1]
+    (missing,) = lab.play("look.yml", token=NEW).results("debug")[0]["msg"][:1]
     assert "it is not installed" in missing["found"]
     assert lab.play("absent.yml", lab_purge=True).code == 0
     assert lab.run("test", "-d", "/var/lib/circleci-runner").returncode != 0 and lab.run("id", "circleci").returncode != 0

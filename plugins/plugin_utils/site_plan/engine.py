@@ -43,6 +43,7 @@ GATE_WHO = {
     "organization_namespace": "an administrator of the organization",
     "runner_tokens": "an administrator of the organization",
 }
+RUNNER_PROGRAM = "machine-runner-linux-amd64"
 UNKNOWN = "unknown until the bundle is made"
 SHOWN_HOSTS = 3
 _GIB = 1024**3
@@ -581,6 +582,7 @@ def _of_site(request: Request) -> Iterable[Finding]:
             "nomad_clients", WARNING, "circleci_nomad_clients", "Docker is restarted with user namespaces: containers that run there today stop, "
             "and Docker no longer shows their images", "hosts that do nothing else", "role container_engine", "Take hosts of their own for the jobs.",
         )  # fmt: skip
+    yield from _of_runners(request)
     address = str(request.load_balancer.get("address") or "")
     if not address:
         brought = request.load_balancer.get("kind") == "metallb"
@@ -596,6 +598,20 @@ def _of_site(request: Request) -> Iterable[Finding]:
                     "load_balancer", PROBLEM, "circleci_load_balancer_address", f"{address}, which {host.name} has", "an address that no host has",
                     "site model", "Choose a free address.",
                 )  # fmt: skip
+
+
+def _of_runners(request: Request) -> Iterable[Finding]:
+    """Whether the program of the runners crosses the gap; a run would miss it only when all else is done."""
+    if not request.hosts("circleci_runners_linux"):
+        return
+    items = request.bundle.get("items") or []
+    if any(str(item["target"]).startswith(f"onprem/files/{RUNNER_PROGRAM}:") for item in items):
+        return
+    yield Finding(
+        "runner_program", PROBLEM if items else WARNING, "circleci_bundle_optional_files",
+        f"no {RUNNER_PROGRAM} in the bundle of {request.bundle_dir}" if items else "no bundle yet", "the program of the hosts in circleci_runners_linux",
+        "site model", 'Make the bundle with circleci_bundle_optional_files: {machine-runner: ""}.',
+    )  # fmt: skip
 
 
 def _of_vendor(request: Request, catalog: Catalog) -> Iterable[Finding]:

@@ -197,6 +197,23 @@ def test_downloads_without_a_bundle_are_names_of_unknown_size() -> None:
     assert {item["size"] for item in found} == {"unknown until the bundle is made"}
 
 
+def test_runners_whose_program_is_not_in_the_bundle_are_told_before_anything_is_done() -> None:
+    groups = {**GROUPS, "circleci_nomad_clients": ["nomad1"], "circleci_runners_linux": ["nomad2"]}
+
+    def told(**more: Any) -> list[tuple[str, str]]:
+        found = plan(groups, **more)["findings"]
+        return [(item["severity"], item["remedy"]) for item in found if item["subject"] == "circleci_bundle_optional_files"]
+
+    def bundle(*targets: str) -> dict[str, Any]:
+        return {"found": True, "items": [{"target": name, "source": "", "bytes": 1, "kind": "file", "why": ""} for name in targets], "bytes_total": 1}
+
+    assert [level for level, _remedy in told()] == ["warning"]
+    ((level, remedy),) = told(bundle=bundle("onprem/files/nomad-client:1.7.7"), bundle_dir="/srv/bundle")
+    assert level == "problem" and "machine-runner" in remedy
+    assert told(bundle=bundle("onprem/files/machine-runner-linux-amd64:3.1.11"), bundle_dir="/srv/bundle") == []
+    assert [item for item in plan()["findings"] if item["subject"] == "circleci_bundle_optional_files"] == []
+
+
 def test_downloads_of_a_bundle_are_what_it_holds() -> None:
     items = [
         {"kind": "image", "target": "frontend:1", "source": "cciserver.azurecr.io", "bytes": 10, "why": "templates/x.yaml: image"},
