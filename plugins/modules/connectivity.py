@@ -135,6 +135,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.connectivity import FlowError, listeners, parse_flows, probe, unexplained
+from ..module_utils.json_option import mappings_of
 
 
 def arguments() -> dict[str, Any]:
@@ -151,19 +152,6 @@ def arguments() -> dict[str, Any]:
     }
 
 
-def _mappings(name: str, text: str, problems: list[str]) -> list[dict[str, Any]]:
-    """The list of an option; what is wrong goes to *problems*."""
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        problems.append(f"{name} is no JSON text: {error}")
-        return []
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        problems.append(f"{name} is {text[:60]}; a list of mappings is needed")
-        return []
-    return found
-
-
 def main() -> None:
     """Entry point."""
     module = AnsibleModule(argument_spec=arguments(), supports_check_mode=True)
@@ -173,7 +161,7 @@ def main() -> None:
         problems.append(f"parallel is {options['parallel']}; a number from 1 to 512 is needed")
     if not 0 < options["timeout"] <= 60:
         problems.append(f"timeout is {options['timeout']}; more than 0 and at most 60 seconds are needed")
-    given = {name: _mappings(name, options[name], problems) for name in ("flows", "rules")}
+    given = {name: mappings_of(name, options[name], problems) for name in ("flows", "rules")}
     flows = []
     try:
         flows = parse_flows(given["flows"], options["timeout"])

@@ -27,7 +27,8 @@ options:
       - What is known of the site. C(site) is needed; C(hosts), C(rules), C(flows), C(listeners), C(services), C(evidence), C(certificates),
         C(images), C(chart), C(versions), C(storage), C(secrets_in_values), C(waivers), C(findings), C(release), C(platform) and C(domain) may be there.
       - A level of proof that C(evidence) does not name counts as not run.
-    type: dict
+      - It may be the JSON text of that, as RV(onprem.circleci_server.site_verdict#module:findings) is.
+    type: json
     required: true
   prometheus:
     description: Whether to write metrics for the text file collector of a node exporter.
@@ -87,6 +88,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.json_option import mapping_of
 from ..module_utils.report import (
     ReportError,
     build_report,
@@ -104,7 +106,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "findings": {"type": "dict", "required": True},
+            "findings": {"type": "json", "required": True},
             "prometheus": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -112,8 +114,12 @@ def main() -> None:
     folder = module.params["path"]
     names = {kind: os.path.join(folder, f"report.{kind}") for kind in ("json", "html", "prom")}
     before = read_report(names["json"])
+    problems: list[str] = []
+    findings = mapping_of("findings", module.params["findings"], problems)
+    if problems:
+        module.fail_json(msg="; ".join(problems), problems=problems)
     try:
-        report = build_report(module.params["findings"], before)
+        report = build_report(findings, before)
     except ReportError as error:
         module.fail_json(msg="; ".join(error.problems), problems=list(error.problems))
     missing = [kind for kind in ("json", "html", *(["prom"] if module.params["prometheus"] else [])) if not os.path.exists(names[kind])]

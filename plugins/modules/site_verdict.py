@@ -25,9 +25,9 @@ options:
   hosts:
     description:
       - RV(onprem.circleci_server.connectivity#module:connections) and RV(onprem.circleci_server.connectivity#module:listeners) by host,
-        from the filter P(onprem.circleci_server.site_connections#filter).
-    type: dict
-    default: {}
+        from the filter P(onprem.circleci_server.site_connections#filter), as a mapping or its JSON text.
+    type: json
+    default: "{}"
   model:
     description: The site's rules and hosts, from the filter P(onprem.circleci_server.port_model#filter).
     type: dict
@@ -119,6 +119,7 @@ import json
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.health import VerdictError, judge_site
+from ..module_utils.json_option import mapping_of
 from ..module_utils.report import read_report
 
 
@@ -127,7 +128,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "site": {"type": "dict", "required": True},
-            "hosts": {"type": "dict", "default": {}},
+            "hosts": {"type": "json", "default": "{}"},
             "model": {"type": "dict", "default": {}},
             "health": {"type": "dict", "default": {}},
             "evidence": {"type": "list", "elements": "dict", "default": []},
@@ -142,9 +143,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
+    problems: list[str] = []
+    hosts = mapping_of("hosts", options["hosts"], problems)
+    if problems:
+        module.fail_json(msg="; ".join(problems), problems=problems)
     try:
         findings, reasons = judge_site(
-            options["site"], options["hosts"], options["model"], options["health"], options["evidence"], options["missing_images"],
+            options["site"], hosts, options["model"], options["health"], options["evidence"], options["missing_images"],
             options["images_checked"], options["waivers"], options["chart"], options["findings"],
             read_report(options["last_report"]),
         )  # fmt: skip
