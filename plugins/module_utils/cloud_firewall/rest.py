@@ -15,19 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..token_opener import token_opener
 from .model import CloudError
 
 ATTEMPTS = 5
 PATIENCE = 60
 """Seconds that a cloud may ask to wait before the next attempt; what asks for more is told to the operator."""
 POLLS = 120
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The token goes nowhere else."""
-
-    def redirect_request(self, *_arguments: Any) -> None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class Rest:
         self.endpoint = endpoint.rstrip("/")
         if not self.endpoint.startswith(("https://", "http://127.0.0.1:")):
             raise CloudError(f"circleci_cloud_endpoint is {self.endpoint!r}; a URL that begins with https:// is needed, since the token goes there")
-        self.opener = urllib.request.build_opener(_NoRedirect)
+        self.opener = token_opener()
 
     def call(self, method: str, path: str, body: Any = None) -> Answer:
         """Ask, and ask again when the cloud wants to be asked less often."""

@@ -13,12 +13,13 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any, Optional
+
+from ..token_opener import token_opener
 
 PATH = "/graphql-unstable"
 LIMIT = 32 << 20
@@ -49,12 +50,6 @@ class Unauthorized(OrbError):
     """The API wants another token."""
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    # A redirect would carry the token to wherever it points.
-    def redirect_request(self, *_args: Any, **_options: Any) -> None:
-        return None
-
-
 class Api:
     """The orb registry behind one host."""
 
@@ -66,13 +61,9 @@ class Api:
         self.changes = 0
         """How much was made so far."""
         try:
-            context = ssl.create_default_context()
-            if ca_certificate:
-                context.load_verify_locations(cadata=ca_certificate)
-        except (OSError, ValueError) as error:
-            raise OrbError("the authority for the certificate of the API is not given as PEM text") from error
-        proxies = [urllib.request.ProxyHandler({})] if inside else []
-        self._opener = urllib.request.build_opener(_NoRedirect(), urllib.request.HTTPSHandler(context=context), *proxies)
+            self._opener = token_opener(ca_certificate, proxy=not inside)
+        except ValueError as error:
+            raise OrbError(str(error)) from error
 
     def version(self, ref: str) -> Optional[tuple[str, str]]:
         """Version and source of an orb by ``namespace/orb@version``; None when the registry has no such version."""

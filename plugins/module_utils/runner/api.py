@@ -12,13 +12,14 @@ import datetime
 import http.client
 import json
 import re
-import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
+
+from ..token_opener import token_opener
 
 PATH = "/api/v3/runner"
 ONLINE_SECONDS = 120
@@ -57,12 +58,6 @@ class Instance:
         return silent is not None and silent <= ONLINE_SECONDS
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    # A redirect would carry the token to wherever it points.
-    def redirect_request(self, *_args: Any, **_options: Any) -> None:
-        return None
-
-
 class RunnerApi:
     """The runner API of one server."""
 
@@ -70,13 +65,10 @@ class RunnerApi:
         self.url = server.rstrip("/") + PATH
         self._token = token
         try:
-            context = ssl.create_default_context()
-            if ca_certificate:
-                context.load_verify_locations(cadata=ca_certificate)
-        except (OSError, ValueError) as error:
-            raise RunnerApiError("the authority for the certificate of the server is not given as PEM text") from error
-        # The server is inside the site: no proxy stands between.
-        self._opener = urllib.request.build_opener(_NoRedirect(), urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+            # The server is inside the site: no proxy stands between.
+            self._opener = token_opener(ca_certificate, proxy=False)
+        except ValueError as error:
+            raise RunnerApiError(str(error)) from error
 
     def instances(self, resource_class: str) -> list[Instance]:
         """Runners of a resource class."""
