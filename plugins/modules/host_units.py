@@ -44,7 +44,7 @@ options:
       owner: {description: User. Empty is the one that the module runs as., type: str, default: root}
       group: {description: Group. Empty is the one that the module runs as., type: str, default: root}
   absent_directories:
-    description: Folders that must not be there. They are removed with all that is in them.
+    description: Folders that must not be there. They are removed with all that is in them; a disk that is mounted at one is emptied and stays.
     type: list
     elements: path
     default: []
@@ -102,7 +102,7 @@ attributes:
     description: Says what would change.
   diff_mode:
     support: full
-    description: Shows the contents of files, those of secret files only as differing.
+    description: Shows the contents of files, those of secret files only as differing, and nothing of files that go.
 """
 
 EXAMPLES = r"""
@@ -224,6 +224,8 @@ def main() -> None:
         ).apply(check=module.check_mode)
     except (HostError, DrainError) as error:
         module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or 'the host'}: {error.strerror or error}.")
     for note in client.notes if drain else ():
         module.warn(note)
     module.exit_json(changed=outcome.changed, changes=outcome.changes, restarted=outcome.restarted, diff=outcome.diff)

@@ -160,6 +160,27 @@ def write_file(item: File, content: bytes) -> None:
         raise
 
 
+def folder_is_left(path: Path) -> bool:
+    """Whether something is to be removed. A disk that is mounted there stays, so of it only what lies on it counts."""
+    return path.is_dir() and (not os.path.ismount(path) or any(name != "lost+found" for name in os.listdir(path)))
+
+
+def remove_folder(path: Path) -> None:
+    """Take a folder away with all that is in it. A link goes with what it leads to; of a disk that is mounted there, what lies on it goes."""
+    target = path.resolve()
+    if os.path.ismount(target):
+        for item in target.iterdir():
+            if item.is_dir() and not item.is_symlink():
+                if item.name != "lost+found":
+                    shutil.rmtree(item)
+            else:
+                item.unlink()
+    else:
+        shutil.rmtree(target)
+    if path.is_symlink():
+        path.unlink()
+
+
 class HostUnits:
     """Desired folders, files and units against those of the host."""
 
@@ -205,11 +226,11 @@ class HostUnits:
             self._folder(folder, outcome, check)
         changed_paths = [str(item.path) for item in self._files if self._file(item, outcome, check)]
         for path in self._absent_folders:
-            if path.is_dir():
+            if folder_is_left(path):
                 outcome.changes.append(f"remove {path}")
                 outcome.diff.append({"before_header": str(path), "after_header": str(path), "before": "folder\n", "after": ""})
                 if not check:
-                    shutil.rmtree(path)
+                    remove_folder(path)
         for user in self._users:
             if user.absent:
                 self._user(user, outcome, check)
@@ -268,6 +289,9 @@ class HostUnits:
             before_text, after_text = _shown(before, item.secret), _shown(item.content, item.secret)
             if item.secret and before is not None and item.content is not None:
                 after_text = NOT_SHOWN + "(it differs)\n"
+            elif item.content is None and item.path.parent != self._unit_folder:
+                # Nobody says of a file that goes whether it held a secret.
+                before_text = NOT_SHOWN
         else:
             before_text, after_text = "other mode or owner\n", f"mode {item.mode:04o}, {item.owner}:{item.group}\n"
         outcome.diff.append({"before_header": str(item.path), "after_header": str(item.path), "before": before_text, "after": after_text})

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
+from ..host.units import folder_is_left, remove_folder
 from .passwords import PasswordError, merged_htpasswd
 
 PACKAGE = "docker-registry"
@@ -401,7 +402,7 @@ class Registry:
         if purge_storage:
             places.append(self.wanted.storage_dir)
         for place in places:
-            if not place.exists() and not place.is_symlink():
+            if not place.is_symlink() and not (folder_is_left(place) if place.is_dir() else place.exists()):
                 continue
             outcome.note(str(place), "there", "")
             if write:
@@ -457,7 +458,7 @@ def _read(path: Path) -> str:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+    if path.is_dir():
+        remove_folder(path)
     else:
         path.unlink()

@@ -17,3 +17,9 @@ def test_a_secret_of_several_lines_is_not_in_the_log_of_the_system(tmp_path: Pat
     result = run_module(host_units, capsys, check=True, files=files, _ansible_no_log=False)
     assert result["changed"] and "canary" not in str(result)
     assert "canary" not in "".join(logged)
+
+
+def test_what_the_system_refuses_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").mkdir()
+    result = run_module(host_units, capsys, files=[{"path": str(tmp_path / "file"), "content": "x", "owner": "", "group": ""}])
+    assert result["failed"] and result["msg"] == f"{tmp_path}/file: Is a directory."

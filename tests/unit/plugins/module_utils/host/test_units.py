@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.host.units import (
+    File,
     Folder,
     HostError,
     HostUnits,
@@ -70,6 +71,37 @@ def test_unit_that_is_to_be_absent_is_not_written_though_its_text_is_known(tmp_p
     (tmp_path / unit.name).write_text("[Unit]\n")
     assert HostUnits([], [], [unit], unit_folder=tmp_path, run=host).apply(check=False).changes == [f"remove {tmp_path}/agents.service"]
     assert not (tmp_path / unit.name).exists()
+
+
+def test_a_file_that_goes_is_not_shown_since_nobody_says_whether_it_is_secret(tmp_path: Path) -> None:
+    login = tmp_path / "config.json"
+    login.write_text("canary")
+    for check in (True, False):
+        outcome = HostUnits([], [File(login, None)], [], run=Host()).apply(check=check)
+        assert outcome.changes == [f"remove {login}"] and "canary" not in str(outcome.diff) and outcome.diff[0]["before"]
+    assert not login.exists()
+
+
+def test_a_disk_that_is_mounted_at_a_folder_stays_and_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = tmp_path / "data"
+    (disk / "bucket/object").mkdir(parents=True)
+    (disk / "lost+found").mkdir()
+    (disk / "file").write_text("x")
+    monkeypatch.setattr("os.path.ismount", lambda path: str(path) == str(disk))
+    removing = HostUnits([], [], [], absent_folders=[disk], run=Host())
+    assert removing.apply(check=True).changes == removing.apply(check=False).changes == [f"remove {disk}"]
+    assert [item.name for item in disk.iterdir()] == ["lost+found"]
+    assert removing.apply(check=False).changes == []
+
+
+def test_a_link_to_a_folder_goes_with_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "disk/data").mkdir(parents=True)
+    link = tmp_path / "data"
+    link.symlink_to(tmp_path / "disk/data")
+    removing = HostUnits([], [], [], absent_folders=[link], run=Host())
+    assert removing.apply(check=False).changes == [f"remove {link}"]
+    assert not link.is_symlink() and list((tmp_path / "disk").iterdir()) == []
+    assert removing.apply(check=False).changes == []
 
 
 def test_home_of_a_user_that_is_made() -> None:

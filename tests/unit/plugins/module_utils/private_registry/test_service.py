@@ -287,6 +287,17 @@ def test_taken_away_with_and_without_its_content(site: Site) -> None:
     assert site.registry().remove(write=True, purge_storage=True).changed and not (site.path / "storage").exists()
 
 
+def test_a_disk_that_holds_the_content_is_emptied_and_stays(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.bring()
+    site.registry().apply(write=True)
+    storage = site.path / "storage"
+    (storage / "docker").mkdir()
+    monkeypatch.setattr("os.path.ismount", lambda path: str(path) == str(storage))
+    assert site.registry().remove(write=True, purge_storage=True).changed
+    assert list(storage.iterdir()) == []
+    assert not site.registry().remove(write=True, purge_storage=True).changed
+
+
 def test_a_package_that_we_did_not_bring_stays(site: Site) -> None:
     site.host.packages = {"docker-registry": "2.8.2", "adduser": "3"}
     site.registry().apply(write=True)
