@@ -14,7 +14,7 @@ import ipaddress
 import re
 import typing as t
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import yaml
@@ -199,6 +199,10 @@ _TEXT_CHECKS: dict[str, tuple[t.Callable[[str], bool], str]] = {
     "host_port": (_check_host_port, "host or host:port without a scheme and path, such as registry.example.com:5000"),
     "url": (_check_url, "an http or https URL without credentials and query, such as https://store.example.com"),
     "address": (_check_address, "an IPv4 or IPv6 address, or empty"),
+    "folder": (
+        lambda v: v.startswith("/") and PurePosixPath(v).parent != PurePosixPath(v) and ".." not in PurePosixPath(v).parts,
+        "the full path of a folder of its own, such as /var/lib/onprem-circleci",
+    ),
     "bucket": (lambda v: bool(_BUCKET.fullmatch(v)), "3 to 63 lower-case letters, digits and hyphens"),
 }
 

@@ -70,6 +70,10 @@ def test_release_without_quotes_is_explained() -> None:
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
+        ("circleci_state_dir", "/"),
+        ("circleci_state_dir", ""),
+        ("circleci_state_dir", "state"),
+        ("circleci_state_dir", "/srv/.."),
         ("circleci_domain", "https://ci.example.com"),
         ("circleci_domain", "ci"),
         ("circleci_registry_host", "https://registry.example.com"),
