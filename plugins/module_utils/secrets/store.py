@@ -464,11 +464,9 @@ class Keeper:
     def _missing_inputs(self, item: Mapping[str, Any]) -> list[str]:
         maker = item["maker"]
         if maker in ("input", "docker_config"):
-            return [
-                str(key.get("option") or key["input"]) for key in item["keys"] if self._wanted(key) and key["input"] not in self.inputs
-            ] + [f"circleci_{name}" for name in item.get("inputs") or [] if name not in self.inputs]
+            return [_option(key) for key in item["keys"] if self._wanted(key) and key["input"] not in self.inputs] + [f"circleci_{name}" for name in item.get("inputs") or [] if name not in self.inputs]
         if maker == "alphanumeric":
-            return [str(key["input"]) for key in item["keys"] if key.get("must_be_given") and key.get("input") not in self.inputs]
+            return [_option(key) for key in item["keys"] if key.get("must_be_given") and key.get("input") not in self.inputs]
         return []
 
     @staticmethod
@@ -487,13 +485,13 @@ class Keeper:
         if item["maker"] == "authority" and self._pair_given(item):
             pair = pki.Pair(self.inputs[f"{item['input']}_certificate"], self.inputs.get(f"{item['input']}_private_key", ""))
             if not pair.key:
-                return [f"{item['input']}_private_key is empty: an authority without its key cannot issue certificates"]
+                return [f"circleci_secrets_{item['input']}_private_key is empty: an authority without its key cannot issue certificates"]
             return pki.check_authority(pair).errors
         bad = []
         for key in item["keys"]:
             text = self.inputs.get(str(key.get("input") or ""), "")
             if text:
-                bad += [f"{key['input']} {problem}" for problem in _check_text(key, text)]
+                bad += [f"{_option(key)} {problem}" for problem in _check_text(key, text)]
         return bad
 
     def _from_inputs(self, item: Mapping[str, Any]) -> dict[str, str]:
@@ -747,6 +745,11 @@ class Keeper:
         if authority:
             data[names[2]] = authority
         return {name: _encode(text, encodings.get(name, "plain")) for name, text in data.items()}
+
+
+def _option(key: Mapping[str, Any]) -> str:
+    """The variable that the operator gives a value by: that of the site, or else the option of the role."""
+    return str(key.get("option") or f"circleci_secrets_{key['input']}")
 
 
 def _app_password(name: str) -> dict[str, Any]:

@@ -146,7 +146,10 @@ class HashicorpVault:
         self._versions: dict[str, int] = {}
         handlers: list[Any] = [urllib.request.ProxyHandler({})]
         if url.startswith("https:"):
-            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cadata=ca or None)))
+            try:
+                handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cadata=ca or None)))
+            except (ssl.SSLError, ValueError) as error:
+                raise SecretsError([f"circleci_secrets_store_ca_certificate cannot be read ({error}): allowed is PEM of the authority of the store."]) from error
         self._open = urllib.request.build_opener(*handlers).open
 
     def _request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -164,6 +167,7 @@ class HashicorpVault:
             answered = json.loads(text) if text else {}
         except ValueError:
             answered = {}
+        answered = answered if isinstance(answered, Mapping) else {}
         if status in (200, 204, 404):
             return status, answered
         said = "; ".join(answered.get("errors") or []) or "no reason given"
@@ -178,7 +182,10 @@ class HashicorpVault:
         status, answer = self._request("GET", f"metadata/{self._path}?list=true")
         if status == 404:
             return None
-        names = [name for name in answer["data"]["keys"] if not name.endswith("/")]
+        data = answer.get("data")
+        if not isinstance(data, Mapping) or not isinstance(data.get("keys"), list):
+            raise SecretsError([f"{self.name} answers with something else than a list of entries: check circleci_secrets_store_url and circleci_secrets_store_mount."])
+        names = [name for name in data["keys"] if not name.endswith("/")]
         found: Manifests = {}
         for name in names:
             status, answer = self._request("GET", f"data/{self._path}/{quote(name)}")

@@ -56,7 +56,7 @@ def bundle_contents(
     wanted_groups = set(groups)
     unknown = sorted(wanted_groups - {image.group for image in images} - set(IMAGE_GROUPS))
     if unknown:
-        raise ContentsError(f"circleci_bundle_image_groups: {', '.join(unknown)} is no group of images; known: {', '.join(IMAGE_GROUPS)}")
+        raise ContentsError(f"groups: {', '.join(unknown)} is no group of images; known: {', '.join(IMAGE_GROUPS)}")
     listed: list[dict[str, Any]] = [
         {
             "ref": image.reference or f"{image.repository}:latest",

@@ -383,7 +383,15 @@ def test_site_authority_can_be_given(api: FakeKube) -> None:
     domain = pki.Pair(data(fresh, "onprem-circleci-domain-tls", "tls.crt"), data(fresh, "onprem-circleci-domain-tls", "tls.key"))
     assert pki.check_pair(domain, [DOMAIN], (), ca.certificate).errors == []
     alone = keeper(FakeKube(), inputs={**INPUTS, "site_ca_certificate": ca.certificate}).present()
-    assert any("site_ca_private_key is empty" in text for text in alone.errors)
+    assert any(": circleci_secrets_site_ca_private_key is empty" in text for text in alone.errors)
+
+
+def test_variables_are_named_as_the_operator_knows_them() -> None:
+    assert any("circleci_license is empty" in text for text in keeper(FakeKube(), inputs={**INPUTS, "license": ""}).present().errors)
+    wrong = keeper(FakeKube(), inputs={**INPUTS, "keyset_signing": "no keyset"}).present()
+    assert any("circleci_secrets_keyset_signing is no keyset" in text for text in wrong.errors)
+    outside = plan(postgres={"internal": False, "host": "db.site.example"})
+    assert any("circleci_secrets_postgres_password is empty" in text for text in keeper(FakeKube(), outside).present().errors)
 
 
 def test_no_secret_in_the_report(api: FakeKube) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import io
 import json
 import os
 import stat
@@ -122,6 +123,23 @@ def test_wrong_token_and_dead_server_are_told_apart_and_no_token_is_shown(url: s
     assert "wrong-token" not in str(refused.value)
     with pytest.raises(SecretsError, match="cannot be reached"):
         vault("http://127.0.0.1:1").read()
+
+
+@pytest.mark.parametrize("body", ["<html>Sign in</html>", "[]", '{"data": null}', '{"data": {"keys": null}}'])
+def test_an_answer_that_is_none_of_a_vault_is_a_sentence(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    store = vault("http://127.0.0.1:1")
+
+    class Answer(io.BytesIO):
+        status = 200
+
+    monkeypatch.setattr(store, "_open", lambda *_args, **_more: Answer(body.encode()))
+    with pytest.raises(SecretsError, match="something else than a list of entries"):
+        store.read()
+
+
+def test_an_authority_that_is_no_pem_is_a_sentence() -> None:
+    with pytest.raises(SecretsError, match="circleci_secrets_store_ca_certificate"):
+        stores.HashicorpVault("https://vault.example.com", "kv", "circleci", TOKEN, ca="no PEM")
 
 
 def test_entries_of_somebody_else_are_refused(engine: Kv2, url: str) -> None:
