@@ -85,6 +85,7 @@ class KubernetesClient:
     def __init__(self, kubeconfig: str, context: Optional[str] = None, timeout: float = 60.0) -> None:
         try:
             import urllib3
+            import yaml
             from kubernetes import config
         except ImportError as error:
             raise KubeError(0, f"the Python library kubernetes is missing on this host ({error}): install it") from error
@@ -97,6 +98,11 @@ class KubernetesClient:
             client: Any = loader.new_client_from_config(config_file=kubeconfig, context=context or None)
         except loader.ConfigException as error:
             raise KubeError(0, f"{kubeconfig}: {error}") from error
+        except OSError as error:
+            raise KubeError(0, f"{kubeconfig}: {error.strerror or error}") from error
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+            # The text of the error may show a line of the file, and with it a token.
+            raise KubeError(0, f"{kubeconfig} is no kubeconfig: YAML with clusters, users and contexts is needed") from error
         self._configuration: Any = client.configuration
         self._pool: Any = client.rest_client.pool_manager
 

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ def kubelet_answers(timeout: float = 2) -> bool:
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(KUBELET, timeout=timeout) as answer:
             return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError, ValueError):
+    except (OSError, http.client.HTTPException, ValueError):
         return False
 
 

@@ -9,6 +9,7 @@ What reads the outside world is passed in (``ClusterFacts``, ``RegistryAnswer``)
 from __future__ import annotations
 
 import base64
+import http.client
 import re
 import ssl
 import urllib.error
@@ -278,20 +279,26 @@ def ask_registry(host: str, username: str, password: str, ca_certificate: str) -
             return RegistryAnswer(status=answer.status)
     except urllib.error.HTTPError as error:
         return RegistryAnswer(status=error.code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        return RegistryAnswer(error=str(reason))
+        return RegistryAnswer(error=str(reason) or type(error).__name__)
 
 
 def installed_release(api: KubeApi, namespace: str, chart: str = "circleci-server") -> str:
     """Version of *chart* in the newest revision that Helm keeps in the namespace, whether it became ready or not; empty when there is none."""
     listed = api.request("GET", core(namespace, "secrets"), {"labelSelector": "owner=helm"}).get("items") or []
-    revisions = [item for item in listed if "release" in (item.get("data") or {})]
-    newest = max(revisions, key=lambda item: int(item["metadata"]["labels"].get("version") or 0), default=None)
-    if newest is None:
-        return ""
-    metadata = (decode(newest["data"]["release"]).get("chart") or {}).get("metadata") or {}
-    return str(metadata.get("version") or "") if metadata.get("name") == chart else ""
+    newest: dict[str, tuple[int, str]] = {}
+    for item in listed:
+        labels, packed = item["metadata"]["labels"], (item.get("data") or {}).get("release")
+        name, revision = str(labels.get("name") or ""), int(labels.get("version") or 0)
+        if packed and revision > newest.get(name, (-1, ""))[0]:
+            newest[name] = revision, packed
+    # Releases of other charts may lie in the namespace, too.
+    for _revision, packed in newest.values():
+        metadata = (decode(packed).get("chart") or {}).get("metadata") or {}
+        if metadata.get("name") == chart:
+            return str(metadata.get("version") or "")
+    return ""
 
 
 def check_step(facts: ClusterFacts, release: Mapping[str, Any]) -> Finding:

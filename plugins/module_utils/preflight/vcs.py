@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import http.client
 import ipaddress
 import json
 import re
@@ -52,8 +53,8 @@ def ask(hostname: str, path: str, *, token: str = "", ca_certificate: str = "") 
             return _read(answer.status, answer.headers, answer.read(1 << 20))
     except urllib.error.HTTPError as error:
         return _read(error.code, error.headers, b"")
-    except (OSError, ValueError) as error:
-        return Answer(error=str(getattr(error, "reason", error)))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return Answer(error=str(getattr(error, "reason", error)) or type(error).__name__)
 
 
 def _read(status: int, headers: Any, body: bytes) -> Answer:

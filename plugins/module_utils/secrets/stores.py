@@ -9,6 +9,7 @@ store on the controller, where Ansible's own library is (plugin_utils/secret_sto
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import ssl
@@ -160,7 +161,7 @@ class HashicorpVault:
                 text, status = answer.read().decode(), answer.status
         except urllib.error.HTTPError as error:
             text, status = error.read().decode(errors="replace"), error.code
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise SecretsError([f"{self.name} cannot be reached ({reason}): check circleci_secrets_store_url and the network."]) from error
         try:

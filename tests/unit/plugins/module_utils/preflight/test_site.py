@@ -168,10 +168,11 @@ def test_steps_cannot_be_left_out(installed: str, level: str) -> None:
 def test_the_installed_release_is_the_one_that_helm_keeps() -> None:
     api = FakeKube("circleci-server")
     assert site.installed_release(api, "circleci-server") == ""
-    for revision, version in ((1, "4.8.12"), (2, "4.9.5")):
-        payload = encode({"name": "circleci-server", "version": revision, "chart": {"metadata": {"name": "circleci-server", "version": version}}})
-        name = f"sh.helm.release.v1.circleci-server.v{revision}"
-        labels = {"owner": "helm", "version": str(revision)}
+    # Somebody else's release in the same namespace has seen more revisions.
+    for release, revision, version in (("circleci-server", 1, "4.8.12"), ("circleci-server", 2, "4.9.5"), ("ingress", 12, "1.2.3")):
+        payload = encode({"name": release, "version": revision, "chart": {"metadata": {"name": release, "version": version}}})
+        name = f"sh.helm.release.v1.{release}.v{revision}"
+        labels = {"owner": "helm", "name": release, "version": str(revision)}
         api.put(f"/api/v1/namespaces/circleci-server/secrets/{name}", {"metadata": {"name": name, "labels": labels}, "data": {"release": payload}})
     assert site.installed_release(api, "circleci-server") == "4.9.5"
 

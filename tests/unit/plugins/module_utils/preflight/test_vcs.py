@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight import vcs
+from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.site import ask_registry
 from ansible_collections.onprem.circleci_server.plugins.module_utils.secrets import pki
 
 HOST_KEY = "ghe.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBJ2YK6NvF8gk1F0E8yQ4oA2a8Fv0m3q3w6v9bY0uVbC"
@@ -72,6 +73,19 @@ def other(tmp_path: Path) -> Iterator[str]:
     yield from served(http.server.SimpleHTTPRequestHandler, tmp_path, "localhost")
 
 
+class Mute(http.server.BaseHTTPRequestHandler):
+    """Something that speaks TLS and no HTTP, such as a message broker."""
+
+    def handle(self) -> None:
+        self.connection.recv(1024)
+        self.connection.sendall(b"AMQP\x00\x00\x09\x01\r\n")
+
+
+@pytest.fixture
+def mute(tmp_path: Path) -> Iterator[str]:
+    yield from served(Mute, tmp_path, "localhost")
+
+
 def checked(hostname: str, **changes: Any) -> dict[str, tuple[str, str, str]]:
     site = {"hostname": hostname, "ca_certificate": AUTHORITY.certificate, "domain": "ci.example.com", "addresses": ["192.0.2.9"], **changes}
     return {item.check: (item.level, item.subject, item.found) for item in vcs.check_vcs(site)}
@@ -117,6 +131,13 @@ def test_something_else_on_the_port_is_a_warning(other: str) -> None:
     level, _subject, text = checked(other)["vcs"]
     assert level == "warning"
     assert "which GitHub Enterprise does not" in text
+
+
+def test_what_speaks_no_http_is_told_and_ends_nothing(mute: str) -> None:
+    level, subject, found = checked(mute)["vcs"]
+    assert (level, subject) == ("warning", "circleci_github_hostname") and "AMQP" in found
+    answer = ask_registry(mute, "user", "password", AUTHORITY.certificate)
+    assert answer.status == 0 and "AMQP" in answer.error
 
 
 def test_server_that_cannot_be_reached_is_a_warning_and_no_token_is_sent() -> None:

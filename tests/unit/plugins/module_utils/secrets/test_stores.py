@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import http.client
 import io
 import json
 import os
@@ -134,6 +135,16 @@ def test_an_answer_that_is_none_of_a_vault_is_a_sentence(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(store, "_open", lambda *_args, **_more: Answer(body.encode()))
     with pytest.raises(SecretsError, match="something else than a list of entries"):
+        store.read()
+
+
+def test_what_speaks_no_http_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(*_args: Any, **_more: Any) -> None:
+        raise http.client.BadStatusLine("AMQP")
+
+    store = vault("http://127.0.0.1:1")
+    monkeypatch.setattr(store, "_open", answer)
+    with pytest.raises(SecretsError, match="circleci_secrets_store_url"):
         store.read()
 
 
