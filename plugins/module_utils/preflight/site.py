@@ -289,7 +289,7 @@ def installed_release(api: KubeApi, namespace: str, chart: str = "circleci-serve
     listed = api.request("GET", core(namespace, "secrets"), {"labelSelector": "owner=helm"}).get("items") or []
     newest: dict[str, tuple[int, str]] = {}
     for item in listed:
-        labels, packed = item["metadata"]["labels"], (item.get("data") or {}).get("release")
+        labels, packed = item["metadata"].get("labels") or {}, (item.get("data") or {}).get("release")
         name, revision = str(labels.get("name") or ""), int(labels.get("version") or 0)
         if packed and revision > newest.get(name, (-1, ""))[0]:
             newest[name] = revision, packed
