@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 
@@ -73,3 +74,21 @@ def test_the_verb_bundle_hands_on_every_variable_that_it_reads() -> None:
     read = [name for name, argument in arguments.items() if "bundle" in argument["verbs"]]
     # The platform is asked for by the gate only: what a bundle holds does not depend on it. The overlay is read by the catalog itself.
     assert [name for name in read if name not in text and name not in ("circleci_platform", "circleci_catalog_overlay")] == []
+
+
+def test_registries_of_two_distributions_do_not_share_their_packages_on_the_controller() -> None:
+    """Two sites of one inventory may load the same bundle onto registries of different systems."""
+
+    def path(task: Any, module: str, option: str, variable: str, archive: str) -> str:
+        text = task[module][option].replace(" | basename", ".rpartition('/')[2]")
+        feed = {"bundle_id": "b1", "archive": f"/var/lib/onprem-circleci/feed/{archive}"}
+        return str(jinja2.Template(text).render({"circleci_registry_controller_dir": "/c", variable: feed}))
+
+    tasks = {name: load(ROOT / f"roles/registry/tasks/{name}.yml") for name in ("feed", "main")}
+    fetched = next(task for task in tasks["feed"] if "ansible.builtin.fetch" in task)
+    copied = next(task for task in tasks["main"] if "ansible.builtin.copy" in task)
+    names = ("registry-debian-12-amd64.tar", "registry-ubuntu-22.04-amd64.tar")
+    down = [path(fetched, "ansible.builtin.fetch", "dest", "__circleci_registry_feed", name) for name in names]
+    up = [path(copied, "ansible.builtin.copy", "src", "circleci_registry_feed", name) for name in names]
+    assert down == up and len(set(up)) == 2
+    assert fetched["throttle"] == 1
