@@ -102,14 +102,14 @@ from ..module_utils.helm.releases import StoredRelease
 from ..module_utils.helm.waiter import Patience
 from ..module_utils.operations.kubectl import Kubectl
 from ..module_utils.operations.layers import Layers
-from ..module_utils.operations.restore_points import RestorePoint, RestorePoints, omitted
+from ..module_utils.operations.restore_points import Owner, RestorePoint, RestorePoints, omitted
 from ..module_utils.operations.stores import Databases
 from ..module_utils.operations_module import RELEASE_SPEC, WAIT_SPEC, client, need_release, told
 
 
-def still_good(points: RestorePoints, present: StoredRelease, layers: Layers, target: str) -> Optional[RestorePoint]:
+def still_good(points: RestorePoints, owner: Owner, present: StoredRelease, layers: Layers, target: str) -> Optional[RestorePoint]:
     """The last one, while nothing can have been written since: the application layer has been at zero from before it on."""
-    last = points.all()[-1:]
+    last = points.own(owner)[-1:]
     if not last or not layers.stopped():
         return None
     point = last[0]
@@ -150,12 +150,13 @@ def main() -> None:
             progress=progress,
         )
         points = RestorePoints(Path(params["path"]), api)
-        known = still_good(points, present, layers, params["target"]) if params["keep_stopped"] else None
+        owner = Owner(params["name"], params["namespace"], params["domain"])
+        known = still_good(points, owner, present, layers, params["target"]) if params["keep_stopped"] else None
         common: dict[str, Any] = {"not_in_it": omitted(present, documents), "removed": []}
         if known is not None:
             points.verify(known)
             module.exit_json(changed=False, point=known.plain(), scaled=[], diff={"before": "", "after": ""}, **common)
-        old = points.surplus(params["keep"], params["name"], params["namespace"], coming=True)
+        old = points.surplus(params["keep"], owner, coming=True)
         common["removed"] = [point.id for point in old]
         before = "".join(f"{point.folder}\n" for point in old)
         if module.check_mode:

@@ -120,7 +120,7 @@ from ..module_utils.helm.releases import StoredRelease
 from ..module_utils.helm.waiter import Patience
 from ..module_utils.mirror_module import forget_payload
 from ..module_utils.operations.kubectl import Kubectl, OperationError
-from ..module_utils.operations.restore_points import RestorePoints
+from ..module_utils.operations.restore_points import Owner, RestorePoints
 from ..module_utils.operations.way_back import NONE, UNKNOWN, Way, WayBack
 from ..module_utils.operations_module import (
     REGISTRY_SPEC,
@@ -182,9 +182,11 @@ def main() -> None:
         api = client(module)
         before = need_release(api, params)
         points = RestorePoints(Path(params["path"]), api)
-        point = points.get(params["id"])
-        if (point.name, point.namespace) != (params["name"], params["namespace"]):
-            raise OperationError("foreign", f"restore point {point.id} is of release {point.name} in namespace {point.namespace}.")
+        owner = Owner(params["name"], params["namespace"], params["domain"])
+        point = points.get(params["id"], owner)
+        if not point.is_of(owner):
+            site = f" of the site {point.domain}" if point.domain else ""
+            raise OperationError("foreign", f"circleci_restore_point: {point.id} is of release {point.name} in namespace {point.namespace}{site}.")
         source = chart_source(params["chart"], point.release, params)
         pods = Kubectl(params["kubectl"], params["kubeconfig"], params["namespace"], context=params["context"], masker=masker)
         with Helm(params["helm"], params["kubeconfig"], params["namespace"], context=params["context"], masker=masker) as helm:

@@ -33,6 +33,15 @@ TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
+class Owner:
+    """The release of a site. C(domain) is empty where it is not known."""
+
+    name: str
+    namespace: str
+    domain: str = ""
+
+
+@dataclass(frozen=True)
 class RestorePoint:
     """One restore point. C(files): path below its folder to C(sha256) and C(size)."""
 
@@ -49,6 +58,11 @@ class RestorePoint:
     postgres: Mapping[str, Any] = field(default_factory=dict)
     mongodb: Mapping[str, Any] = field(default_factory=dict)
     not_in_it: tuple[str, ...] = ()
+    domain: str = ""
+
+    def is_of(self, owner: Owner) -> bool:
+        """Whether it was taken of that release. Two sites may use one control host, and one folder on it by mistake."""
+        return (self.name, self.namespace) == (owner.name, owner.namespace) and (self.domain or owner.domain) == (owner.domain or self.domain)
 
     @property
     def window(self) -> str:
@@ -114,9 +128,13 @@ class RestorePoints:
         folders = sorted(path.parent for path in self.root.glob(f"*/{RECORD}")) if self.root.is_dir() else []
         return [self._read(folder) for folder in folders if not folder.name.startswith(".")]
 
-    def get(self, identifier: str = "") -> RestorePoint:
-        """One by its id, the last one when empty."""
-        found = self.all()
+    def own(self, owner: Owner) -> list[RestorePoint]:
+        """Those of one release, oldest first."""
+        return [point for point in self.all() if point.is_of(owner)]
+
+    def get(self, identifier: str = "", owner: Optional[Owner] = None) -> RestorePoint:
+        """One by its id; when empty, the last one of *owner*."""
+        found = self.own(owner) if owner and not identifier else self.all()
         chosen = [point for point in found if point.id == identifier] if identifier else found[-1:]
         if not chosen:
             known = f"there are {', '.join(point.id for point in found)}" if found else "there is none"
@@ -179,6 +197,7 @@ class RestorePoints:
         record: dict[str, Any] = {
             "taken": moment.strftime(TIME), "release": release.chart_version, "revision": release.revision, "name": release.name,
             "namespace": namespace, "target": target, "not_in_it": omitted(release, databases.documents),
+            "domain": str(value_at(release.values, "global.domainName", "")),
         }  # fmt: skip
         self._text(work, files, "values.json", json.dumps(release.values, indent=1, sort_keys=True))
         self._text(work, files, "secrets.json", json.dumps(self._secrets(namespace), indent=1, sort_keys=True))
@@ -232,9 +251,9 @@ class RestorePoints:
 
     # -- forgetting ---------------------------------------------------------------------------------------------------
 
-    def surplus(self, keep: int, name: str, namespace: str, coming: bool = False) -> list[RestorePoint]:
+    def surplus(self, keep: int, owner: Owner, coming: bool = False) -> list[RestorePoint]:
         """Those of a release beyond its newest *keep*, oldest first; *coming* counts one that is yet to be taken. 0 keeps all."""
-        known = [point for point in self.all() if (point.name, point.namespace) == (name, namespace)]
+        known = self.own(owner)
         return known[: max(0, len(known) + coming - keep)] if keep > 0 else []
 
     def forget(self, point: RestorePoint) -> None:

@@ -13,7 +13,7 @@ import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.onprem.circleci_server.plugins.module_utils import operations_module
-from ansible_collections.onprem.circleci_server.plugins.module_utils.operations.restore_points import RestorePoints
+from ansible_collections.onprem.circleci_server.plugins.module_utils.operations.restore_points import Owner, RestorePoints
 from ansible_collections.onprem.circleci_server.plugins.module_utils.records import write_record
 from ansible_collections.onprem.circleci_server.plugins.modules import (
     installed_release,
@@ -87,6 +87,24 @@ def test_a_restore_point_is_taken_once_while_nothing_runs(world: World, capsys: 
     again = run("restore_point", capsys, **options)
     assert (again["changed"], again["point"]["id"]) == (False, taken["point"]["id"])
     assert run("restore_point", capsys, check=True, **options)["changed"] is False
+
+
+def test_restore_points_of_another_site_in_the_same_folder_are_not_ours(world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "points"
+    options: dict[str, Any] = {"path": str(path), "target": "4.10.0", "keep_stopped": True}
+    run("restore_point", capsys, **options)
+    (folder,) = path.iterdir()
+    record = json.loads((folder / "restore-point.json").read_text())
+    assert record["domain"] == "ci.example.com"
+    # The other site has the same release at the same revision, and names of its release that are the default, too.
+    other = folder.rename(path / "20990101T000000Z-4.9.5")
+    (other / "restore-point.json").write_text(json.dumps({**record, "domain": "ci.other.example"}), encoding="utf-8")
+    taken = run("restore_point", capsys, **options, keep=1)
+    assert taken["changed"] and taken["removed"] == [] and other.is_dir()
+    owner = Owner("circleci-server", NS, "ci.example.com")
+    points = RestorePoints(path, world.api)
+    assert points.get("", owner).id == taken["point"]["id"]
+    assert not points.get(other.name, owner).is_of(owner)
 
 
 def test_what_is_not_in_a_restore_point_is_said_before_and_kept_in_its_record(world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
