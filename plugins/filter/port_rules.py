@@ -13,6 +13,7 @@ from typing import Any, Callable
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils import cloud_firewall
+from ..module_utils.preflight.findings import PROBLEM, Finding
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.port_model import (
     PortModel,
@@ -134,6 +135,21 @@ def port_model(
     }
 
 
+def port_findings(
+    groups: Mapping[str, Any],
+    hostvars: Mapping[str, Any],
+    inventory_hostname: str,
+    release: str,
+    platform: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    catalog: Catalog = PLAIN,
+) -> list[dict[str, str]]:
+    """What the other filters refuse, as findings of preflight."""
+    _found, problems = _model(groups, hostvars, inventory_hostname, release, platform, options, catalog)
+    return [Finding("ports", PROBLEM, item.field, item.found, item.expected, "port model", item.remedy).as_dict() for item in problems]
+
+
 @over_model
 def port_rules(about: SiteModel) -> list[dict[str, Any]]:
     """Rules of one host for the role firewall."""
@@ -222,6 +238,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "site_hosts": site_hosts,
+            "port_findings": with_catalog(port_findings),
             "port_model": with_catalog(port_model),
             "port_rules": with_catalog(port_rules),
             "port_check_only": port_check_only,

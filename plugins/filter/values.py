@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import PROBLEM, Finding
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.site_catalog import PLAIN, with_catalog
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import compose_data, site_facts
-from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import add_secrets
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import add_secrets, foreseen
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secret_plan as plan_of
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import (
     secrets_in_values as in_values,
@@ -67,6 +68,15 @@ def secrets_in_values(site: Any, *, catalog: Catalog = PLAIN) -> list[dict[str, 
     return found
 
 
+def values_findings(site: Any, *, catalog: Catalog = PLAIN) -> list[dict[str, str]]:
+    """See values_findings.yml."""
+    composed = compose_data(foreseen(_mapping(site, "values_findings")), catalog)
+    return [
+        Finding("values", PROBLEM, text.partition(" ")[0].rstrip(":"), text.rstrip("."), "facts that Helm values can be composed of", "values composer").as_dict()
+        for text in composed["errors"]
+    ]
+
+
 class FilterModule:
     """Filters of the values composer."""
 
@@ -76,4 +86,5 @@ class FilterModule:
             "secret_plan": with_catalog(secret_plan),
             "secrets_in_values": with_catalog(secrets_in_values),
             "site_with_secrets": site_with_secrets,
+            "values_findings": with_catalog(values_findings),
         }

@@ -135,7 +135,7 @@ def test_what_does_not_fit_together_is_told_in_the_document(world: World) -> Non
     assert result.code == 0, result.messages()
     plan = world.plan("site")
     problems = {row["subject"]: row["found"] for row in plan["findings"] if row["severity"] == "problem"}
-    assert {"circleci_load_balancer_address", "option users", "circleci_waivers"} <= set(problems)
+    assert {"circleci_load_balancer_address", "circleci_ports.users", "circleci_waivers"} <= set(problems)
     assert "registry.example.com" in problems["circleci_load_balancer_address"]
     assert not any(row["reboot"] for row in plan["hosts"])
     assert names(plan["waivers"]) == {"cgroup_version", "moon"}

@@ -183,3 +183,19 @@ def test_variables_that_cannot_be_used_stop_the_look(world: World, extra: dict[s
     assert result.code == 2
     for text in expected:
         assert text in result.messages()
+
+
+def test_what_install_would_refuse_later_is_told_now(world: World) -> None:
+    extra = {
+        "circleci_load_balancer": "provided",
+        "circleci_load_balancer_idle_minutes": 7,
+        "circleci_postgresql": {"host": "db.example.com"},
+        "circleci_ports": {"users": ["10.0.0.1/8"], "usres": []},
+        "circleci_values": {"redis": {"internal": False}},
+    }
+    result = world.run("preflight", "single-site", local=[BASTION], extra=extra)
+    problems = result.problems(BASTION)
+    assert {
+        ("values", "circleci_load_balancer_idle_minutes"), ("values", "circleci_postgresql.username"), ("values", "circleci_values"),
+        ("ports", "circleci_ports.users"), ("ports", "circleci_ports.usres"),
+    } <= problems  # fmt: skip

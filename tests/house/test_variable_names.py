@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.arguments import load_arguments, role_option_names
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.port_model.inventory import GROUPS
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.model import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 # Names of the same form that are none of variables: the collection, a work folder, a user of the runner, and a word of the vendor.
@@ -42,3 +44,17 @@ def test_every_variable_that_is_named_exists() -> None:
 
 def test_a_name_that_nobody_knows_is_found() -> None:
     assert list(unknown("set circleci_releaze, circleci_release or circleci_smtp_*; plugins/circleci_x, __circleci_y", known())) == ["circleci_releaze", "circleci_smtp_"]
+
+
+def test_facts_of_a_site_are_called_after_the_variables_that_they_come_from() -> None:
+    facts = yaml.safe_load((ROOT / "roles/site/vars/main.yml").read_text(encoding="utf-8"))["__circleci_site_facts"]
+    # What the facts of GitHub are made of stands in one expression.
+    facts["github"] = dict(re.findall(r"'(\w+)': (circleci_\w+)", facts["github"]))
+    made = {
+        name if part is None else f"{name}.{part}": set(re.findall(r"\bcircleci_[a-z_]+", str(value))) - OTHERS
+        for name, block in facts.items()
+        for part, value in (block.items() if isinstance(block, dict) else [(None, block)])
+    }
+    wrong = {fact: variable for fact, variable in VARIABLES.items() if not fact.startswith("tls.") and variable not in made.get(fact, ())}
+    assert wrong == {}
+    assert set(VARIABLES.values()) <= set(load_arguments(ROOT))

@@ -212,25 +212,25 @@ def options_from(given: Mapping[str, Any]) -> tuple[Options, tuple[Problem, ...]
     known = {item.name for item in dataclasses.fields(Options)}
     for name, value in given.items():
         if name not in known:
-            problems.add(f"option {name}", "an unknown name", f"known are {', '.join(sorted(known))}", "correct the name")
+            problems.add(f"circleci_ports.{name}", "an unknown name", f"known are {', '.join(sorted(known))}", "correct the name")
         elif value is None:
             continue
         elif name in _BOOL_OPTIONS:
             if not isinstance(value, bool):
-                problems.add(f"option {name}", repr(value), "true or false is needed", "write it without quotes")
+                problems.add(f"circleci_ports.{name}", repr(value), "true or false is needed", "write it without quotes")
             else:
                 values[name] = value
         elif name in _PORT_OPTIONS:
             # The default may be none.
             port = value if value == getattr(Options, name) else _port_number(value)
             if port is None:
-                problems.add(f"option {name}", repr(value), "a port from 1 to 65535 is needed", "correct the number")
+                problems.add(f"circleci_ports.{name}", repr(value), "a port from 1 to 65535 is needed", "correct the number")
             else:
                 values[name] = port
         elif name == "load_balancer_listens":
             ports = [_port_number(item) for item in _as_list(value)]
             if None in ports:
-                problems.add(f"option {name}", repr(value), "a list of ports is needed", "correct the list")
+                problems.add(f"circleci_ports.{name}", repr(value), "a list of ports is needed", "correct the list")
             else:
                 values[name] = tuple(port for port in ports if port is not None)
         else:
@@ -239,7 +239,7 @@ def options_from(given: Mapping[str, Any]) -> tuple[Options, tuple[Problem, ...]
 
 
 def _as_list(value: Any) -> list[Any]:
-    if isinstance(value, (str, int)):
+    if isinstance(value, (str, int, float)):
         return [value]
     return list(value)
 
@@ -339,7 +339,7 @@ class _Builder:
         self.problems = _Collector()
         self.external_nomad = bool(inventory.members("circleci_nomad_servers"))
         self.networks: dict[str, tuple[Network, ...]] = {
-            name: parse_networks(f"option {name}", getattr(options, name), self.problems) for name in _LIST_OPTIONS
+            name: parse_networks(f"circleci_ports.{name}", getattr(options, name), self.problems) for name in _LIST_OPTIONS
         }
         self.networks["link_local"] = tuple(ipaddress.ip_network(value) for value in LINK_LOCAL)
         # The control host administers the others in any case; who administers the control host only the option says.
@@ -499,7 +499,7 @@ class _Builder:
 
     def _need_kubernetes(self, rule_id: str, name: str) -> None:
         if not self.inventory.members("circleci_cluster_nodes") and not self.networks["kubernetes"]:
-            self.problems.add("option kubernetes", "nothing, and the group circleci_cluster_nodes is empty",
+            self.problems.add("circleci_ports.kubernetes", "nothing, and the group circleci_cluster_nodes is empty",
                               f"rule {rule_id} of {name} would shut the cluster out",
                               "name the networks that nodes and pods come from, for instance 10.20.0.0/24")  # fmt: skip
 

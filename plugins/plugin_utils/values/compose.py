@@ -13,7 +13,7 @@ from ..catalog import Catalog, CatalogError
 from . import overlay as overlays
 from .changes import Retired
 from .knowledge import KeyBook, KeyFact
-from .model import Composition, Path, Setting, SiteFacts, dotted, parse_path, site_facts
+from .model import Composition, Path, Setting, SiteFacts, dotted, parse_path, site_facts, with_variable
 from .rules import RULES, Draft
 from .schema import Schema
 
@@ -153,8 +153,8 @@ def compose_data(
         "explanations": result.explanations(),
         "secret_keys": result.secret_keys,
         "secret_texts": secret_texts(result),
-        "warnings": list(result.warnings),
-        "errors": [*problems, *result.errors],
+        "warnings": [with_variable(text) for text in result.warnings],
+        "errors": [with_variable(text) for text in (*problems, *result.errors)],
         "release": facts.release,
         "platform": facts.platform,
     }

@@ -237,6 +237,51 @@ class SiteFacts:
         return parse_minor(self.release)
 
 
+VARIABLES = {
+    "release": "circleci_release",
+    "platform": "circleci_platform",
+    "domain": "circleci_domain",
+    "namespace": "circleci_namespace",
+    "release_name": "circleci_release_name",
+    "registry.host": "circleci_registry_host",
+    "object_storage.kind": "circleci_object_storage_kind",
+    "object_storage.endpoint": "circleci_object_storage_endpoint",
+    "object_storage.bucket": "circleci_object_storage_bucket",
+    "object_storage.agent_bucket": "circleci_object_storage_agent_bucket",
+    "object_storage.region": "circleci_object_storage_region",
+    "object_storage.irsa_role": "circleci_object_storage_irsa_role",
+    "object_storage.workload_identity": "circleci_object_storage_workload_identity",
+    "object_storage.expire_after": "circleci_object_storage_expiry_days",
+    "github.hostname": "circleci_github_hostname",
+    "github.ca_certificate": "circleci_github_ca_certificate",
+    "github.fingerprint": "circleci_github_fingerprint",
+    "github.skip_webhook_verification": "circleci_github_skip_webhook_verification",
+    "postgres": "circleci_postgresql",
+    "mongodb": "circleci_mongodb",
+    "rabbitmq": "circleci_rabbitmq",
+    "vault": "circleci_vault",
+    "smtp": "circleci_smtp",
+    "proxy": "circleci_proxy",
+    "load_balancer.kind": "circleci_load_balancer",
+    "load_balancer.address": "circleci_load_balancer_address",
+    "load_balancer.internal": "circleci_load_balancer_internal",
+    "load_balancer.idle_minutes": "circleci_load_balancer_idle_minutes",
+    "load_balancer.annotations": "circleci_load_balancer_annotations",
+    "load_balancer.source_ranges": "circleci_load_balancer_sources",
+    "tls.certificate": "circleci_tls_certificate",
+    "tls.private_key": "circleci_tls_private_key",
+}
+"""Site variables that become facts, as roles/site/vars/main.yml makes them; of blocks the whole block."""
+
+
+def with_variable(sentence: str) -> str:
+    """A sentence that begins with the name of a fact, with the site variable before it; facts of no variable stay alone."""
+    fact = sentence.partition(" ")[0].rstrip(":")
+    block, _dot, part = fact.partition(".")
+    variable = VARIABLES.get(fact) or (f"{VARIABLES[block]}.{part}" if part and block in VARIABLES else "")
+    return f"{variable} ({fact}){sentence[len(fact) :]}" if variable else sentence
+
+
 def parse_minor(release: str) -> tuple[int, int]:
     """The minor of a full release; (0, 0) when the text is not one."""
     match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", release)

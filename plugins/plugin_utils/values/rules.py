@@ -446,7 +446,7 @@ def _rabbitmq(draft: Draft) -> None:
     if facts.internal:
         return
     if not draft.since(4, 3):
-        draft.errors.append("rabbitmq.internal false needs release 4.3 or later: set it to true.")
+        draft.errors.append("rabbitmq.internal is false: an external RabbitMQ needs release 4.3 or later. Take the block out.")
         return
     draft.put("rabbitmq.internal", False, "rabbitmq.external", EXTERNAL)
     if draft.need(facts.host, "rabbitmq.host", "the external RabbitMQ"):

@@ -34,7 +34,7 @@ def test_site_hosts() -> None:
 def test_rules_raise_all_problems() -> None:
     rules = port_rules.port_rules(GROUPS, HOSTS, "registry", "4.10.0", "generic", {"registry_port": 5000})
     assert {rule["host"] for rule in rules} == {"registry"}
-    with pytest.raises(AnsibleFilterError, match=r"option users.*option podmn"):
+    with pytest.raises(AnsibleFilterError, match=r"circleci_ports.users.*circleci_ports.podmn"):
         try:
             port_rules.port_rules(GROUPS, HOSTS, "registry", "4.10.0", "generic", {"users": ["x"], "podmn": True})
         except AnsibleFilterError as error:
@@ -45,7 +45,7 @@ def test_rules_raise_all_problems() -> None:
 
 def test_model_tells_problems() -> None:
     found = port_rules.port_model(GROUPS, HOSTS, "registry", "4.10.0", "generic", {"users": ["x"]})
-    assert found["problems"][0]["field"] == "option users"
+    assert found["problems"][0]["field"] == "circleci_ports.users"
     assert found["check_only"].keys() == {"node1"}
 
 

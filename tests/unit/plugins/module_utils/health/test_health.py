@@ -187,14 +187,14 @@ def test_every_reason_is_told() -> None:
         health={"services": [{"name": "kong", "state": "down", "detail": "0 of 1 ready", "impact": "All stops."}], "unbound_claims": ["data"]},
         evidence=[{"level": "infrastructure probe", "state": "failed", "detail": "no client took the job"}],
         missing_images=[{"image": "a/b:1", "reason": "x"}, "c/d:2"], images_checked=True,
-        model={"hosts": [{"name": "nomad1"}, {"name": "nomad2"}], "problems": [{"field": "option users", "found": "x", "expected": "y", "remedy": "z"}]},
+        model={"hosts": [{"name": "nomad1"}, {"name": "nomad2"}], "problems": [{"field": "circleci_ports.users", "found": "x", "expected": "y", "remedy": "z"}]},
     )  # fmt: skip
     text = "\n".join(reasons)
     for part in ("service kong is down (0 of 1 ready). All stops.", "expected tls, found timeout", "probe failed: no client took the job",
                  "2 images are not in the private registry: a/b:1, c/d:2", "registry:8443 ended 3 days ago"):  # fmt: skip
         assert part in text
     subjects = {item["subject"] for item in findings["findings"]}
-    assert subjects == {"volume claim data", "host nomad2", "option users"}
+    assert subjects == {"volume claim data", "host nomad2", "circleci_ports.users"}
     assert findings["listeners"][0]["host"] == "nomad1" and findings["flows"][0]["from"] == "nomad1"
     assert build_report(findings)["summary"]["state"] == "failed"
 

@@ -218,9 +218,9 @@ def messages(built: PortModel) -> str:
 
 def test_overlapping_and_invalid_networks_are_all_named() -> None:
     text = messages(model(users=["10.0.0.0/8", "10.1.0.0/16"], administrators=["10.0.0.1/8"], vcs=["github.example"]))
-    assert "option users: found 10.1.0.0/16 beside 10.0.0.0/8; networks of one list must not overlap; keep 10.0.0.0/8 only" in text
-    assert "option administrators: found '10.0.0.1/8'" in text and "write 10.0.0.0/8" in text
-    assert "option vcs: found 'github.example'" in text
+    assert "circleci_ports.users: found 10.1.0.0/16 beside 10.0.0.0/8; networks of one list must not overlap; keep 10.0.0.0/8 only" in text
+    assert "circleci_ports.administrators: found '10.0.0.1/8'" in text and "write 10.0.0.0/8" in text
+    assert "circleci_ports.vcs: found 'github.example'" in text
 
 
 def test_a_host_in_contradictory_groups() -> None:
@@ -257,7 +257,7 @@ def test_a_host_with_ipv6_only() -> None:
 
 def test_a_cluster_of_others_must_be_named() -> None:
     groups = {name: hosts for name, hosts in GROUPS.items() if name != "circleci_cluster_nodes"}
-    assert "option kubernetes: found nothing, and the group circleci_cluster_nodes is empty" in messages(model(groups=groups))
+    assert "circleci_ports.kubernetes: found nothing, and the group circleci_cluster_nodes is empty" in messages(model(groups=groups))
     assert not model(groups=groups, kubernetes=["10.20.0.0/16"]).problems
 
 
@@ -266,7 +266,7 @@ def test_options_are_checked() -> None:
         {"administators": [], "podman": "yes", "registry_port": 70000, "load_balancer_listens": ["http"]}
     )
     assert [problem.field for problem in problems] == [
-        "option administators", "option podman", "option registry_port", "option load_balancer_listens",
+        "circleci_ports.administators", "circleci_ports.podman", "circleci_ports.registry_port", "circleci_ports.load_balancer_listens",
     ]  # fmt: skip
 
 

@@ -76,7 +76,7 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
         for kind in MANAGED
     ],
     "plan": [{"circleci_plan_path": "/state/plan"}],
-    "registry": [{"circleci_registry_feed": {"bundle_id": "b"}, "__circleci_registry_feed": {"bundle_id": "b"}}],
+    "registry": [{"circleci_registry_feed": {"bundle_id": "b", "archive": "/var/lib/onprem-circleci/feed/registry.tar"}, "__circleci_registry_feed": {"bundle_id": "b", "archive": "/var/lib/onprem-circleci/feed/registry.tar"}}],
     "release": [
         {
             "circleci_release_records_dir": "/state/records",

@@ -217,7 +217,7 @@ def test_external_databases() -> None:
     assert at(found, "mongodb.ssl") is True
     assert at(found, "rabbitmq.secure_amqp") is True
     text = errors("4.7.15", postgres={"internal": False, "secure_mode": True}, rabbitmq={"internal": False, "tls": True})
-    for part in ("postgres.host is empty", "postgres.username is empty", "secure_mode needs release 4.9", "rabbitmq.host", "rabbitmq.tls needs"):
+    for part in ("circleci_postgresql.host (postgres.host) is empty", "circleci_postgresql.username (postgres.username) is empty", "secure_mode) needs release 4.9", "rabbitmq.host", "(rabbitmq.tls) needs"):
         assert part in text
 
 
@@ -265,7 +265,7 @@ def test_a_registry_with_a_path() -> None:
 def test_all_problems_come_at_once() -> None:
     result = compose_data({"release": "4.10.0", "platform": "mars", "domain": "https://CI", "regristry": {}, "nomad": {"replicas": "five"}})
     text = "\n".join(result["errors"])
-    for part in ("did you mean registry?", "nomad.replicas must be a whole number", "platform is 'mars'", "domain is 'https://CI'", "registry.host is empty", "object_storage.bucket is empty", "github.hostname", "tls.certificate is empty"):
+    for part in ("did you mean registry?", "nomad.replicas must be a whole number", "circleci_platform (platform) is 'mars'", "circleci_domain (domain) is 'https://CI'", "(registry.host) is empty", "(object_storage.bucket) is empty", "github.hostname", "(tls.certificate) is empty"):
         assert part in text
 
 
