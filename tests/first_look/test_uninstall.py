@@ -73,7 +73,7 @@ def test_records_go_and_what_else_lies_in_their_folder_stays(world: World) -> No
     playbook = world.home / "records.yml"
     playbook.write_text(yaml.safe_dump([{**last, "hosts": TOKYO, "roles": last["roles"][:1]}], sort_keys=False), encoding="utf-8")
     state = world.home / "state"
-    for name in ("mirror", "receipts", "records", "reports", "restore-points", "plan", "feed", "bundle"):
+    for name in ("mirror", "receipts", "records", "reports", "restore-points", "plan", "files", "feed", "bundle"):
         (state / name).mkdir(parents=True)
         (state / name / "file").write_text("x", encoding="utf-8")
     extra = {"circleci_uninstall_data": True, "circleci_registry_feed_dir": f"{state}/feed"}
