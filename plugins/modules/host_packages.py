@@ -166,6 +166,8 @@ def main() -> None:
         if not (module.check_mode and options["registry_may_be_missing"] and absent):
             module.fail_json(msg=explained(error, options["registry"]))
         brought = missing
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or 'packages of the bundle'}: {error.strerror or error}.")
     module.exit_json(
         changed=bool(brought),
         installed=brought,

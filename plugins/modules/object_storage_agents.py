@@ -102,6 +102,8 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except MirrorError as error:
         module.fail_json(msg=explained(error, options["registry"]))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or module.tmpdir}: {error.strerror or error}. Agents lie there while they are brought.")
     module.exit_json(**outcome(f"{options['endpoint']}/{options['bucket']}", changes, moved))
 
 

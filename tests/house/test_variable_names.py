@@ -58,3 +58,17 @@ def test_facts_of_a_site_are_called_after_the_variables_that_they_come_from() ->
     wrong = {fact: variable for fact, variable in VARIABLES.items() if not fact.startswith("tls.") and variable not in made.get(fact, ())}
     assert wrong == {}
     assert set(VARIABLES.values()) <= set(load_arguments(ROOT))
+
+
+REMEDY = re.compile(r"(circleci_[a-z_]+)[^\"']{0,60}\b[Rr]un (?:the verb )?(secrets|install|upgrade|verify|bundle|preflight|plan|report)\b")
+
+
+def test_a_verb_that_a_remedy_names_reads_the_variable_that_it_names() -> None:
+    arguments = load_arguments(ROOT)
+    wrong = [
+        f"{path.relative_to(ROOT)}: {found[0]} is not read by {found[1]}"
+        for path in sorted(ROOT.glob("plugins/**/*.py"))
+        for found in REMEDY.findall(path.read_text(encoding="utf-8"))
+        if found[0] in arguments and found[1] not in arguments[found[0]].verbs
+    ]
+    assert wrong == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import ipaddress
 import os
 import select
 import socket
@@ -80,6 +81,14 @@ def tls_context(options: HttpOptions) -> ssl.SSLContext:
     return context
 
 
+def _in_network(host: str, rule: str) -> bool:
+    """Whether an address lies in a network, as Go and the tools of Kubernetes take one in no_proxy."""
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
+    except ValueError:
+        return False
+
+
 def _environment_proxy(scheme: str, host: str, port: int) -> Optional[str]:
     """The proxy that the environment asks for, as curl and Go read it."""
 
@@ -95,7 +104,7 @@ def _environment_proxy(scheme: str, host: str, port: int) -> Optional[str]:
         if rule_port and rule_port != str(port):
             continue
         name = name.lstrip("*").lstrip(".")
-        if rule == "*" or host == name or host.endswith("." + name):
+        if rule == "*" or host == name or host.endswith("." + name) or _in_network(host, rule):
             return None
     if host in ("localhost", "127.0.0.1", "::1"):
         return None
