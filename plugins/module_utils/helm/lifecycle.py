@@ -328,9 +328,14 @@ class Lifecycle:
         present = self.current()
         self._refuse_foreign(present, namespace_there=False)
         found["release"] = present is not None
-        claims = [item["metadata"]["name"] for item in self.api.request("GET", core(namespace, "persistentvolumeclaims"))["items"]]
-        found["volumes" if delete_volumes else "kept_volumes"] = sorted(claims)
-        manifest = {str(doc["metadata"]["name"]) for doc in parse_documents(present.manifest) if doc["kind"] == "Secret"} if present else set()
+        documents = parse_documents(present.manifest) if present else []
+        # Ours is only a namespace that the verb secrets made; one that was there before stays, and others may have their things in it.
+        ours = self._made_by_us()
+        claims = {str(item["metadata"]["name"]): item for item in self.api.request("GET", core(namespace, "persistentvolumeclaims"))["items"]}
+        kept_claims = set() if ours else self._foreign_claims(claims, documents)
+        kept_claims = kept_claims if delete_volumes else set(claims)
+        found["volumes"], found["kept_volumes"] = sorted(set(claims) - kept_claims), sorted(kept_claims)
+        manifest = {str(doc["metadata"]["name"]) for doc in documents if doc["kind"] == "Secret"}
         kept = []
         for item in self.api.request("GET", core(namespace, "secrets"))["items"]:
             metadata = item["metadata"]
@@ -342,10 +347,34 @@ class Lifecycle:
             if managed == "onprem.circleci_server" or keep or (managed == "Helm" and metadata["name"] not in manifest):
                 kept.append(metadata["name"])
         found["secrets" if delete_secrets else "kept_secrets"] = sorted(kept)
-        # Ours is only a namespace that the verb secrets made; one that was there before stays.
-        labels = (self.api.request("GET", f"/api/v1/namespaces/{namespace}")["metadata"].get("labels")) or {}
-        found["namespace"] = delete_volumes and delete_secrets and labels.get("app.kubernetes.io/managed-by") == "onprem.circleci_server"
+        found["namespace"] = delete_volumes and delete_secrets and ours
         return found
+
+    def _made_by_us(self) -> bool:
+        try:
+            found = self.api.request("GET", f"/api/v1/namespaces/{self.wanted.namespace}")
+        except KubeError as error:
+            if error.status == 403:
+                return False
+            raise
+        return (found["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") == "onprem.circleci_server"
+
+    def _foreign_claims(self, claims: Mapping[str, Mapping[str, Any]], documents: Sequence[Mapping[str, Any]]) -> set[str]:
+        """Volume claims that bear the name of another release, or that a pod uses which no workload of the release makes."""
+        named = {
+            name for name, item in claims.items()
+            if ((item["metadata"].get("labels") or {}).get("app.kubernetes.io/instance") or self.wanted.name) != self.wanted.name
+        }  # fmt: skip
+        workloads = {(str(doc["kind"]), str(doc["metadata"]["name"])) for doc in documents}
+        for pod in self.api.request("GET", core(self.wanted.namespace, "pods")).get("items", []):
+            owner = (pod["metadata"].get("ownerReferences") or [{}])[0]
+            kind, name = str(owner.get("kind", "")), str(owner.get("name", ""))
+            if kind == "ReplicaSet":
+                kind, name = "Deployment", name.rpartition("-")[0]
+            if (kind, name) not in workloads:
+                volumes = [volume.get("persistentVolumeClaim") or {} for volume in (pod.get("spec") or {}).get("volumes") or []]
+                named |= {str(volume["claimName"]) for volume in volumes if volume.get("claimName") in claims}
+        return named
 
     def remove(self, removal: Mapping[str, Any]) -> None:
         namespace = self.wanted.namespace
@@ -374,7 +403,7 @@ class Lifecycle:
         while True:
             left = [
                 f"volume {item['metadata']['name']}"
-                for item in self.api.request("GET", "/api/v1/persistentvolumes").get("items", [])
+                for item in self._volumes()
                 if ((item.get("spec") or {}).get("claimRef") or {}).get("namespace") == namespace
                 and item["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
                 and item["spec"]["claimRef"].get("name") in removal["volumes"]
@@ -387,6 +416,14 @@ class Lifecycle:
                 raise ReleaseError("still_there", f"after {seconds:.0f} s these are still being deleted: {', '.join(left)}. Run the same command again.")
             self.progress({"phase": "uninstall", "done": 0, "total": 0, "waiting_for": left})
             self.sleep(1.0)
+
+    def _volumes(self) -> list[dict[str, Any]]:
+        try:
+            return list(self.api.request("GET", "/api/v1/persistentvolumes").get("items", []))
+        except KubeError as error:
+            if error.status == 403:
+                return []  # whoever has rights in the namespace alone cannot see them go
+            raise
 
 
 def _drift(diff: ObjectDiff) -> str:

@@ -44,9 +44,9 @@ class Program:
         release(self.api, 2, chart.version)
 
 
-def release(api: FakeKube, revision: int, version: str, *, name: str = NAME, chart: str = "circleci-server", domain: str = DOMAIN) -> None:
+def release(api: FakeKube, revision: int, version: str, *, name: str = NAME, chart: str = "circleci-server", domain: str = DOMAIN, manifest: str = "") -> None:
     document = {
-        "name": name, "version": revision, "config": {"global": {"domainName": domain}}, "manifest": "",
+        "name": name, "version": revision, "config": {"global": {"domainName": domain}}, "manifest": manifest,
         "info": {"status": "deployed", "description": ""}, "chart": {"metadata": {"name": chart, "version": version}, "values": {}},
     }  # fmt: skip
     labels = {"owner": "helm", "name": name, "version": str(revision), "status": "deployed"}
@@ -146,3 +146,49 @@ def test_a_cluster_that_goes_away_in_mid_upgrade_is_one_sentence_and_the_next_ru
     api.down = False
     api.hooks.clear()
     assert lifecycle(api, program).plan(check=False).action == "none"
+
+
+def claim(api: FakeKube, name: str, **labels: str) -> None:
+    api.put(f"/api/v1/namespaces/{NS}/persistentvolumeclaims/{name}", {"metadata": {"name": name, "labels": {key.replace("_", "/"): text for key, text in labels.items()}}})
+
+
+def pod(api: FakeKube, name: str, kind: str, owner: str, volume: str) -> None:
+    body = {
+        "metadata": {"name": name, "ownerReferences": [{"kind": kind, "name": owner}]},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": volume}}, {"name": "e", "emptyDir": {}}]},
+    }  # fmt: skip
+    api.put(f"/api/v1/namespaces/{NS}/pods/{name}", body)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_volumes_of_others_stay_in_a_namespace_that_was_there_before(ours: bool) -> None:
+    api = FakeKube(NS)
+    if ours:
+        api.put(f"/api/v1/namespaces/{NS}", {"metadata": {"name": NS, "labels": {"app.kubernetes.io/managed-by": "onprem.circleci_server"}}})
+    manifest = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: postgresql}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web-ui}\n"
+    release(api, 1, "4.10.0", manifest=manifest)
+    claim(api, "data-postgresql-0")
+    claim(api, "web")
+    claim(api, "leftover-of-ours", **{"app.kubernetes.io_instance": NAME})
+    claim(api, "others-data", **{"app.kubernetes.io_instance": "grafana"})
+    claim(api, "wiki")
+    pod(api, "postgresql-0", "StatefulSet", "postgresql", "data-postgresql-0")
+    pod(api, "web-ui-6d5f-x", "ReplicaSet", "web-ui-6d5f", "web")
+    pod(api, "wiki-7c9-y", "ReplicaSet", "wiki-7c9", "wiki")
+    found = lifecycle(api).removal(delete_volumes=True, delete_secrets=False)
+    others = [] if ours else ["others-data", "wiki"]
+    assert found["kept_volumes"] == others
+    assert found["volumes"] == sorted({"data-postgresql-0", "web", "leftover-of-ours", "others-data", "wiki"} - set(others))
+    assert lifecycle(api).removal(delete_volumes=False, delete_secrets=False)["volumes"] == []
+
+
+def test_rights_in_the_namespace_alone_are_enough_to_take_the_release_away() -> None:
+    api = FakeKube(NS)
+    release(api, 1, "4.10.0")
+    claim(api, "data-postgresql-0")
+    api.forbidden |= {("GET", "namespaces"), ("GET", "persistentvolumes")}
+    work = lifecycle(api)
+    found = work.removal(delete_volumes=True, delete_secrets=True)
+    assert (found["volumes"], found["namespace"]) == (["data-postgresql-0"], False)
+    work.remove({**found, "release": False})
+    assert f"/api/v1/namespaces/{NS}/persistentvolumeclaims/data-postgresql-0" not in api.objects
