@@ -72,7 +72,7 @@ def values_findings(site: Any, *, catalog: Catalog = PLAIN) -> list[dict[str, st
     """See values_findings.yml."""
     composed = compose_data(foreseen(_mapping(site, "values_findings")), catalog)
     return [
-        Finding("values", PROBLEM, text.partition(" ")[0].rstrip(":"), text.rstrip("."), "facts that Helm values can be composed of", "values composer").as_dict()
+        Finding("values", PROBLEM, text.partition(" ")[0].rstrip(":"), text.rstrip("."), "facts that give Helm values", "values composer").as_dict()
         for text in composed["errors"]
     ]
 

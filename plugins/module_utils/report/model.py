@@ -214,7 +214,8 @@ def _licence_warnings(licence: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not licence:
         return []
     if not licence.get("present"):
-        return [_warn(1, "licence", "The Secret license with the licence is not there.", "Put the vendor's licence into circleci_license and run the verb secrets.")]
+        remedy = "Put the vendor's licence into circleci_license and run the verb secrets."
+        return [_warn(1, "licence", "The Secret license with the licence is not there.", remedy)]
     days = licence.get("days_left")
     if days is None:
         text = "How long the licence lasts is not known: the vendor does not document where it says so."

@@ -464,7 +464,8 @@ class Keeper:
     def _missing_inputs(self, item: Mapping[str, Any]) -> list[str]:
         maker = item["maker"]
         if maker in ("input", "docker_config"):
-            return [_option(key) for key in item["keys"] if self._wanted(key) and key["input"] not in self.inputs] + [f"circleci_{name}" for name in item.get("inputs") or [] if name not in self.inputs]
+            lacking = [_option(key) for key in item["keys"] if self._wanted(key) and key["input"] not in self.inputs]
+            return lacking + [f"circleci_{name}" for name in item.get("inputs") or [] if name not in self.inputs]
         if maker == "alphanumeric":
             return [_option(key) for key in item["keys"] if key.get("must_be_given") and key.get("input") not in self.inputs]
         return []

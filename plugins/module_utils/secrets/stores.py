@@ -150,7 +150,7 @@ class HashicorpVault:
             try:
                 handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cadata=ca or None)))
             except (ssl.SSLError, ValueError) as error:
-                raise SecretsError([f"circleci_secrets_store_ca_certificate cannot be read ({error}): allowed is PEM of the authority of the store."]) from error
+                raise SecretsError([f"circleci_secrets_store_ca_certificate cannot be read ({error}): allowed is PEM of the store's authority."]) from error
         self._open = urllib.request.build_opener(*handlers).open
 
     def _request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
@@ -185,7 +185,9 @@ class HashicorpVault:
             return None
         data = answer.get("data")
         if not isinstance(data, Mapping) or not isinstance(data.get("keys"), list):
-            raise SecretsError([f"{self.name} answers with something else than a list of entries: check circleci_secrets_store_url and circleci_secrets_store_mount."])
+            raise SecretsError(
+                [f"{self.name} answers with something else than a list of entries: check circleci_secrets_store_url and circleci_secrets_store_mount."]
+            )
         names = [name for name in data["keys"] if not name.endswith("/")]
         found: Manifests = {}
         for name in names:

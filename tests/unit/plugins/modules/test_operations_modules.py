@@ -13,7 +13,10 @@ import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.onprem.circleci_server.plugins.module_utils import operations_module
-from ansible_collections.onprem.circleci_server.plugins.module_utils.operations.restore_points import Owner, RestorePoints
+from ansible_collections.onprem.circleci_server.plugins.module_utils.operations.restore_points import (
+    Owner,
+    RestorePoints,
+)
 from ansible_collections.onprem.circleci_server.plugins.module_utils.records import write_record
 from ansible_collections.onprem.circleci_server.plugins.modules import (
     installed_release,
