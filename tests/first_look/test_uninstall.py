@@ -52,8 +52,8 @@ def kubeconfig(world: World) -> Iterator[str]:
 
 def test_a_site_that_has_not_said_yes_loses_no_host_when_another_has(world: World, kubeconfig: str) -> None:
     # Nothing of this machine is at stake: the cluster is empty, the packet filter is only looked at, and no other host is reached.
-    common = {"circleci_kubeconfig": kubeconfig, "circleci_firewall": "reported"}
-    hosts = {TOKYO: common, OSAKA: {**common, "circleci_uninstall_confirmed": True}}
+    common: dict[str, Any] = {"circleci_kubeconfig": kubeconfig, "circleci_firewall": "reported"}
+    hosts: dict[str, dict[str, Any]] = {TOKYO: common, OSAKA: {**common, "circleci_uninstall_confirmed": True}}
     result = world.run("uninstall", "multi-site", local=(TOKYO, OSAKA), hosts=hosts)
     assert set(result.stats) == {TOKYO, OSAKA}, result.messages()
     assert (result.code, result.changed) == (2, {})
