@@ -173,7 +173,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.bundle_plan import CLOUD, PlanError, PlanOptions, make_plan, names, write_plan
+from ..module_utils.bundle_plan import CLOUD, PlanError, PlanOptions, Web, make_plan, names, write_plan
 from ..module_utils.mirror.access import Access
 from ..module_utils.mirror.errors import MirrorError
 from ..module_utils.mirror_module import forget_payload, logins, named_difference, vendor_explained
@@ -215,11 +215,13 @@ def main() -> None:
     forget_payload(module)
     given = module.params
     try:
+        web = Web(ca_certificate=given["ca_certificate"])
         orb_api = Api(given["orbs_host"], ca_certificate=given["ca_certificate"])
-    except OrbError:
+    except (OrbError, ValueError):
         module.fail_json(msg="ca_certificate: holds no certificate in PEM form")
     options = PlanOptions(
         orb_api=orb_api,
+        web=web,
         lock=Path(given["lock"]),
         work_dir=Path(given["work_dir"]),
         access=Access(credentials=logins(given["credentials"]), ca_data=given["ca_certificate"] or None),
@@ -227,7 +229,7 @@ def main() -> None:
             key: given[key]
             for key in (
                 "chart", "values", "images", "known_repositories", "relocation_keys", "extra_images", "private_registries", "platforms", "files",
-                "local_files", "packages", "packages_tag", "python", "python_requirements", "orbs", "helm", "refresh",
+                "local_files", "packages", "packages_tag", "python", "python_requirements", "orbs", "helm", "refresh", "ca_certificate",
             )
         },
     )  # fmt: skip

@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from .orbs import CLOUD
 from .plan import Plan, PlanOptions, make_plan, names, write_plan
-from .tools import PlanError, unpack_chart
+from .tools import PlanError, Web, unpack_chart
 
-__all__ = ["CLOUD", "Plan", "PlanError", "PlanOptions", "make_plan", "names", "unpack_chart", "write_plan"]
+__all__ = ["CLOUD", "Plan", "PlanError", "PlanOptions", "Web", "make_plan", "names", "unpack_chart", "write_plan"]

@@ -57,6 +57,7 @@ class PlanOptions:
     refresh: bool = False
     access: Access = field(default_factory=Access)
     web: Web = field(default_factory=Web)
+    ca_certificate: str = ""
     orb_api: Api = field(default_factory=lambda: Api(CLOUD))
 
 
@@ -383,7 +384,7 @@ def _wheels(options: PlanOptions, plan: Plan, problems: list[str]) -> list[dict[
     result = []
     for python in options.python:
         try:
-            wheels = resolve_wheels(python, options.python_requirements)
+            wheels = resolve_wheels(python, options.python_requirements, options.ca_certificate)
             lengths = sizes(wheels, options.web)
         except PlanError as error:
             problems.append(str(error))

@@ -21,6 +21,7 @@ from typing import Any, Callable, Optional
 from ..mirror.access import Access
 from ..mirror.lock import HELM_CONTENT
 from ..mirror.oci import Reference
+from ..url_openers import download_opener
 
 SMALL = 8 << 20
 PIECE = 1 << 18
@@ -39,10 +40,9 @@ class NotThere(PlanError):
 class Web:
     """Plain files by URL, as curl would get them; what is stored gzip-encoded is unpacked on the way."""
 
-    def __init__(self, tries: int = 3) -> None:
+    def __init__(self, tries: int = 3, ca_certificate: str = "") -> None:
         self.tries = tries
-        # With what the environment says about proxies, and the authorities that the host trusts.
-        self._opener = urllib.request.build_opener()
+        self._opener = download_opener(ca_certificate)
 
     def small(self, url: str) -> bytes:
         """A file that fits into memory."""

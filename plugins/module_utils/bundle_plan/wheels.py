@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..mirror.lock import FILES_REPOSITORY
@@ -42,7 +46,7 @@ def artifact_of(python: str) -> str:
     return f"{FILES_REPOSITORY}/wheels-{python}-amd64"
 
 
-def resolve_wheels(python: str, requirements: Sequence[str]) -> list[Wheel]:
+def resolve_wheels(python: str, requirements: Sequence[str], ca_certificate: str = "") -> list[Wheel]:
     """All wheels that the requirements need on Linux on amd64 with this Python. Nothing is installed."""
     if not re.fullmatch(r"3\.\d{1,2}", python):
         raise PlanError(f"circleci_bundle_python: {python!r} is no version of Python; write two parts in quotes, like \"3.11\"")
@@ -51,13 +55,27 @@ def resolve_wheels(python: str, requirements: Sequence[str]) -> list[Wheel]:
         sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--no-input", "--disable-pip-version-check", "--report", "-",
         "--target", "wheels", "--only-binary=:all:", "--implementation", "cp", "--python-version", python, *platforms, *requirements,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    with _authorities(ca_certificate) as trust:
+        done = subprocess.run([*command, *trust], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
         if "No module named pip" in done.stderr:
             raise PlanError(f"circleci_bundle_python: {sys.executable} of the connected host has no pip; install it (on Debian the package python3-pip)")
         reasons = [line.strip() for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()[-300:]]
         raise PlanError(f"circleci_bundle_python: pip finds no wheels for Python {python}: {'; '.join(dict.fromkeys(reasons))[:600]}")
     return _read_report(json.loads(done.stdout), python)
+
+
+@contextmanager
+def _authorities(ca_certificate: str) -> Iterator[list[str]]:
+    """pip's options that let it trust a further authority: its ``--cert`` takes the place of all others, so those of the system stand beside it."""
+    if not ca_certificate:
+        yield []
+        return
+    system = ssl.get_default_verify_paths().cafile
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as stream:
+        stream.write(f"{Path(system).read_text(encoding='utf-8') if system else ''}\n{ca_certificate}\n")
+        stream.flush()
+        yield ["--cert", stream.name]
 
 
 def _read_report(report: Mapping[str, Any], python: str) -> list[Wheel]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..token_opener import token_opener
+from ..url_openers import token_opener
 from .model import CloudError
 
 ATTEMPTS = 5

@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ..token_opener import token_opener
+from ..url_openers import token_opener
 
 PATH = "/graphql-unstable"
 LIMIT = 32 << 20

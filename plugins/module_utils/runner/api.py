@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ..token_opener import token_opener
+from ..url_openers import token_opener
 
 PATH = "/api/v3/runner"
 ONLINE_SECONDS = 120

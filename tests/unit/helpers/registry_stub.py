@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -159,10 +160,12 @@ def _handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def serve(login: str = "") -> Iterator[Stub]:
-    """A running stub; use it as ``yield from serve()`` in a fixture."""
+def serve(login: str = "", context: ssl.SSLContext | None = None) -> Iterator[Stub]:
+    """A running stub, with TLS when it is given a context; use it as ``yield from serve()`` in a fixture."""
     stub = Stub(login)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(stub))
+    if context:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     server.daemon_threads = True
     stub.host = f"127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

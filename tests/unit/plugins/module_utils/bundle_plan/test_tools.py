@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import ssl
+import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,6 +104,21 @@ def test_cut_and_missing_files(web: Stub) -> None:
         Web(tries=1).small(f"http://{web.host}/none")
     with pytest.raises(PlanError, match=r"cannot be downloaded: .*refused"):
         Web(tries=1).small("http://127.0.0.1:1/x")
+
+
+def test_a_server_behind_a_proxy_that_opens_tls(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=proxy"]
+    subprocess.run([*argv, "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with contextmanager(serve)(context=context) as web:
+        web.files["/agent"] = (b"agent", {})
+        with pytest.raises(PlanError, match="certificate verify failed"):
+            Web(tries=1).small(f"https://{web.host}/agent")
+        assert Web(tries=1, ca_certificate=certificate.read_text()).small(f"https://{web.host}/agent") == b"agent"
+    with pytest.raises(ValueError, match="not given as PEM"):
+        Web(ca_certificate="no PEM")
 
 
 def test_a_small_file_that_is_not_small(web: Stub) -> None:

@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import json
+import ssl
 import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +37,22 @@ def test_wheels_are_for_the_python_of_the_far_side_and_locked_by_hash(monkeypatc
     assert asked[0][-2:] == ["a", "b>=2"] and "--only-binary=:all:" in asked[0]
     assert [wheel.filename for wheel in found] == ["a-1-py3-none-any.whl", "b-2-py3-none-any.whl"]
     assert wheels.requirements_text(found) == f"a==1 --hash=sha256:{'1' * 64}\nb==2 --hash=sha256:{'2' * 64}\n"
+
+
+def test_pip_trusts_the_authority_beside_those_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    system = tmp_path / "system.pem"
+    system.write_text("SYSTEM")
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile=str(system)))
+    trusted: list[str] = []
+
+    def run(command: list[str], **_options: Any) -> subprocess.CompletedProcess[str]:
+        trusted.append(Path(command[command.index("--cert") + 1]).read_text() if "--cert" in command else "")
+        return subprocess.CompletedProcess(command, 0, '{"install": []}', "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    wheels.resolve_wheels("3.11", ["a"], "PROXY")
+    wheels.resolve_wheels("3.11", ["a"])
+    assert trusted[0].split() == ["SYSTEM", "PROXY"] and trusted[1] == ""
 
 
 def test_order_of_the_index_does_not_change_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
