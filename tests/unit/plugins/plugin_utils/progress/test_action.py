@@ -8,11 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+STEPS = (0, 50, 100)
 MODULE = '''#!/usr/bin/python
 import json, os, signal, sys, time
 from ansible.module_utils.basic import AnsibleModule
@@ -29,7 +31,9 @@ def main():
         with open(path + ".new", "w") as stream:
             json.dump({"phase": "fetching", "bytes_done": done, "bytes_total": 100, "pid": os.getpid()}, stream)
         os.replace(path + ".new", path)
-        time.sleep(1.2)
+        # Goes on when the line was seen, however slow the machine is.
+        while str(done) not in open(path + ".seen").read().split():
+            time.sleep(0.1)
         if module.params["end"] == "out of memory":
             sys.stderr.write("almost done\\n")
             sys.stderr.flush()
@@ -72,11 +76,16 @@ def play(tmp_path: Path) -> Play:
     def run(arguments: dict[str, object], *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
         tasks = [{"slow": {"password": "canary-secret", **arguments}, "register": "result"}, {"ansible.builtin.debug": {"msg": "RESULT={{ result | to_json }}"}}]
         (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
-        return subprocess.run(
-            [program, "-i", "bastion,", "-c", "local", str(tmp_path / "play.yml"), "-e", f"ansible_python_interpreter={sys.executable}", *options],
-            capture_output=True, text=True, check=False, cwd=tmp_path,
-            env={**os.environ, "HOME": str(home), "ANSIBLE_HOME": str(home / ".ansible"), "ANSIBLE_REMOTE_TMP": str(home / "tmp"), "NO_COLOR": "1", "ANSIBLE_ASYNC_DIR": str(home / "async"), **environment},
-        )  # fmt: skip
+        command = [program, "-i", "bastion,", "-c", "local", str(tmp_path / "play.yml"), "-e", f"ansible_python_interpreter={sys.executable}", *options]
+        home_of_run = {"HOME": str(home), "ANSIBLE_HOME": str(home / ".ansible"), "ANSIBLE_REMOTE_TMP": str(home / "tmp"), "ANSIBLE_ASYNC_DIR": str(home / "async")}
+        seen = Path(str(arguments.get("progress_file", tmp_path / "nothing")) + ".seen")
+        with (tmp_path / "stdout").open("w") as stdout, (tmp_path / "stderr").open("w") as stderr:
+            process = subprocess.Popen(command, stdout=stdout, stderr=stderr, cwd=tmp_path, env={**os.environ, **home_of_run, "NO_COLOR": "1", **environment})
+            while process.poll() is None:
+                shown = (tmp_path / "stdout").read_text() + (tmp_path / "stderr").read_text()
+                seen.write_text("".join(f"{done}\n" for done in STEPS if f"fetching: {done} B" in shown))
+                time.sleep(0.1)
+        return subprocess.CompletedProcess(command, process.returncode, (tmp_path / "stdout").read_text(), (tmp_path / "stderr").read_text())
 
     return Play(run, home)
 
