@@ -34,6 +34,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-nomad": "the probe against a real Nomad, Docker, registry and store",
         "test-postgres": "dumps and the way back on a real PostgreSQL",
         "test-upgrade": "an upgrade on the sandbox, failures on the way, and both ways back",
+        "test-gateway": "a gateway of the object store in the cluster, two replicas before a real store",
         "test-cut": "the sandbox: its hosts, and the cut",
         "test-browser": "report and change-request document in a real Chromium",
         "test-cloud": "firewalls of clouds: AWS by moto, Google Cloud, Azure and DigitalOcean by strict stand-ins",

@@ -11,7 +11,7 @@ from typing import Any, Callable
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils.mirror.errors import MirrorError
-from ..plugin_utils.bundle_contents import ContentsError, bundle_contents, cluster_addons
+from ..plugin_utils.bundle_contents import ContentsError, bundle_contents, cluster_addons, gateway_image
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.mirror_outputs import mirror_outputs
 from ..plugin_utils.site_catalog import PLAIN, with_catalog
@@ -39,8 +39,20 @@ def _addons(load_balancer: str, storage_class: str, versions: Mapping[str, str] 
     return cluster_addons(load_balancer=load_balancer, storage_class=storage_class, versions=versions)
 
 
+def _gateway(kind: str, images: Mapping[str, str]) -> dict[str, str]:
+    try:
+        return gateway_image(kind, images)
+    except (ContentsError, MirrorError) as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
 class FilterModule:
     """Filters by name."""
 
     def filters(self) -> Mapping[str, Callable[..., Any]]:
-        return {"bundle_contents": with_catalog(_contents), "cluster_addons": _addons, "mirror_outputs": with_catalog(_outputs)}
+        return {
+            "bundle_contents": with_catalog(_contents),
+            "cluster_addons": _addons,
+            "gateway_image": _gateway,
+            "mirror_outputs": with_catalog(_outputs),
+        }

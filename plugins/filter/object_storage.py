@@ -22,6 +22,14 @@ def _service(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
         raise AnsibleFilterError(str(error)) from error
 
 
+def _workload(kind: str, options: Mapping[str, Any], platform: str, balancer: Mapping[str, Any], *, catalog: Catalog = PLAIN) -> dict[str, Any]:
+    try:
+        annotations = object_storage.service_annotations(catalog, platform, balancer, options.get("service_annotations") or {})
+        return object_storage.workload(kind, {**options, "service_annotations": annotations})
+    except (CatalogError, object_storage.ServiceError) as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
 def _problems(site: Mapping[str, Any], hosts: int, *, catalog: Catalog = PLAIN) -> list[str]:
     return object_storage.problems(catalog, site, hosts)
 
@@ -46,6 +54,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "object_storage_service": _service,
+            "object_storage_workload": with_catalog(_workload),
             "object_storage_problems": with_catalog(_problems),
             "object_storage_capabilities": with_catalog(_capabilities),
             "object_storage_unproven": object_storage.unproven,

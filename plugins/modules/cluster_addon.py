@@ -11,8 +11,8 @@ module: cluster_addon
 short_description: Bring an add-on of the bundle into the cluster
 version_added: 0.1.0
 description:
-  - Takes an upstream manifest out of the private registry, lets its images come from there with a pull Secret in each namespace,
-    compares all objects with the cluster, applies the difference and waits until the workloads are ready.
+  - Takes an upstream manifest out of the private registry, or O(objects) of a role, lets the images come from there with a pull Secret in each
+    namespace, compares all objects with the cluster, applies the difference and waits until the workloads are ready.
   - All objects carry C(app.kubernetes.io/managed-by=onprem.circleci_server). An add-on that is there without it is refused, never taken over.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
@@ -45,16 +45,57 @@ options:
     type: str
     required: true
   artifact:
-    description: Name of the file artifact that holds the manifest, such as C(onprem/files/metallb-manifest). Needed with O(state=present).
+    description: Name of the file artifact that holds the manifest, such as C(onprem/files/metallb-manifest). Without it all comes from O(objects).
     type: str
   version:
-    description: Version of the file artifact. Needed with O(state=present).
+    description: Version of the file artifact. Needed with O(artifact).
     type: str
   images:
     description: Images of the add-on as the bundle names them. An image of the manifest that is not among them is refused.
     type: list
     elements: str
     default: []
+  digests:
+    description: Digests that the private registry has, by the names in O(images). Pods then pull by digest.
+    type: dict
+    default: {}
+  objects:
+    description: Objects beside those of the manifest, or instead of one, with images as O(images) names them.
+    type: list
+    elements: dict
+    default: []
+  secrets:
+    description: Secrets beside them. Their values are compared with those of the cluster and never shown.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the Secret.
+        type: str
+        required: true
+      namespace:
+        description: Namespace of the Secret.
+        type: str
+        required: true
+      type:
+        description: Type of the Secret.
+        type: str
+        default: Opaque
+      plain:
+        description: Texts by key that everybody may see in the messages of a run, such as an access key.
+        type: dict
+        default: {}
+      data:
+        description: Texts by key that are secret.
+        type: dict
+        default: {}
+  serving:
+    description:
+      - Name of a Service among O(objects). As long as no pod is ready it leads to pods that run, so that what makes them ready can go through it;
+        call the module again afterwards. The module then waits for containers that run, and else for pods that are ready.
+    type: str
+    default: ""
   settings:
     description: Objects of the site that follow when the add-on runs, such as a pool of addresses.
     type: list
@@ -106,6 +147,18 @@ EXAMPLES = r"""
         kind: IPAddressPool
         metadata: {name: circleci, namespace: metallb-system}
         spec: {addresses: [192.0.2.10/32]}
+
+- name: Bring the gateway of the object store
+  onprem.circleci_server.cluster_addon:
+    kubeconfig: /etc/kubernetes/admin.conf
+    registry: registry.example.com:5000
+    username: site
+    password: "{{ circleci_registry_password }}"
+    name: object-storage
+    images: [ghcr.io/versity/versitygw:v1.8.0]
+    objects: "{{ workload.objects }}"
+    secrets: "{{ workload.secrets }}"
+    serving: onprem-circleci-object-storage
 """
 
 RETURN = r"""
@@ -117,14 +170,20 @@ objects:
     created: {description: New objects., type: list, elements: str, returned: success}
     changed: {description: Objects that differed., type: list, elements: str, returned: success}
     removed: {description: Objects taken away., type: list, elements: str, returned: success}
+addresses:
+  description: Addresses that the cluster has given to Services of type LoadBalancer among O(objects), by name.
+  returned: when there are such Services, outside check mode
+  type: dict
 note:
   description: What could not be compared in check mode.
   returned: when something could not be compared
   type: str
 """
 
+import base64
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -153,6 +212,17 @@ def manifest_of(module: AnsibleModule) -> str | None:
         raise
 
 
+def secret_of(given: dict[str, Any]) -> dict[str, Any]:
+    """A Secret as the API takes it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": given["type"],
+        "metadata": {"name": given["name"], "namespace": given["namespace"]},
+        "data": {key: base64.b64encode(str(text).encode()).decode() for part in ("plain", "data") for key, text in given[part].items()},
+    }
+
+
 def run(module: AnsibleModule) -> None:
     options = module.params
     installer = Installer(KubernetesClient(options["kubeconfig"]), timeout=float(options["wait_timeout"]))
@@ -160,7 +230,7 @@ def run(module: AnsibleModule) -> None:
         gone = installer.remove(options["name"], check=module.check_mode)
         diff = {"before": "".join(f"{item}\n" for item in gone), "after": ""}
         module.exit_json(changed=bool(gone), objects={"created": [], "changed": [], "removed": gone}, diff=diff)
-    manifest = manifest_of(module)
+    manifest = manifest_of(module) if options["artifact"] else ""
     if manifest is None:
         artifact = f"{options['artifact']}:{options['version']}"
         note = f"{artifact} is not in {options['registry']} yet; the run would bring it there first"
@@ -177,10 +247,16 @@ def run(module: AnsibleModule) -> None:
         login=Login(options["registry"], options["username"], options["password"]),
         settings=options["settings"],
         default_storage_class=options["default_storage_class"],
+        objects=options["objects"],
+        secrets=[secret_of(item) for item in options["secrets"]],
+        digests=options["digests"],
+        serving=options["serving"],
     )
     result = installer.ensure(wish, check=module.check_mode)
-    before, after = result.diff.texts(Masker([options["password"]]))
-    module.exit_json(changed=result.changed, objects=result.diff.names(), diff={"before": before, "after": after})
+    values = [str(text) for item in options["secrets"] for text in item["data"].values()]
+    before, after = result.diff.texts(Masker([options["password"], *values]))
+    more = {} if module.check_mode else {"addresses": installer.addresses(wish)}
+    module.exit_json(changed=result.changed, objects=result.diff.names(), diff={"before": before, "after": after}, **{k: v for k, v in more.items() if v})
 
 
 def main() -> None:
@@ -193,13 +269,30 @@ def main() -> None:
             "artifact": {"type": "str"},
             "version": {"type": "str"},
             "images": {"type": "list", "elements": "str", "default": []},
+            "digests": {"type": "dict", "default": {}},
+            "objects": {"type": "list", "elements": "dict", "default": []},
+            "secrets": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "no_log": False,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "namespace": {"type": "str", "required": True},
+                    "type": {"type": "str", "default": "Opaque"},
+                    "plain": {"type": "dict", "default": {}},
+                    "data": {"type": "dict", "default": {}, "no_log": True},
+                },
+            },
+            "serving": {"type": "str", "default": ""},
             "settings": {"type": "list", "elements": "dict", "default": []},
             "default_storage_class": {"type": "str", "default": ""},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "wait_timeout": {"type": "int", "default": 300},
             "registry_may_be_missing": {"type": "bool", "default": False},
         },
-        required_if=[("state", "present", ("registry", "artifact", "version", "images"))],
+        required_if=[("state", "present", ("registry", "images"))],
+        required_by={"artifact": ("version",)},
         supports_check_mode=True,
     )
     if not HAS_YAML:

@@ -28,6 +28,11 @@ options:
     description: Namespace of the release.
     type: str
     required: true
+  further_namespaces:
+    description: Namespaces of workloads that belong to the site and not to the release. One that is not there has none.
+    type: list
+    elements: str
+    default: []
   services:
     description: Services of the release, from the filter P(onprem.circleci_server.service_wants#filter).
     type: list
@@ -148,6 +153,7 @@ def main() -> None:
         argument_spec={
             "kubeconfig": {"type": "path", "required": True},
             "namespace": {"type": "str", "required": True},
+            "further_namespaces": {"type": "list", "elements": "str", "default": []},
             "services": {"type": "list", "elements": "dict", "required": True},
             "kubernetes_range": {"type": "str", "default": ""},
             "platform": {"type": "str", "default": ""},
@@ -164,6 +170,10 @@ def main() -> None:
     try:
         api = KubernetesClient(options["kubeconfig"])
         found = read_namespace(api, options["namespace"])
+        for namespace in options["further_namespaces"]:
+            more = read_namespace(api, namespace)
+            for part in ("workloads", "pods", "claims"):
+                found[part] += more[part]
     except KubeError as error:
         module.fail_json(msg=error.sentence)
     health: dict[str, Any] = assess(options["services"], found)

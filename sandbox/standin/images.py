@@ -34,6 +34,7 @@ PROGRAMS = {
     "nomad": ("nomad", "1.11.3", {"usr/bin/nomad": "nomad"}),
     "metallb-controller": ("metallb", "0.15.2", {"controller": "controller"}),
     "metallb-speaker": ("metallb", "0.15.2", {"speaker": "speaker"}),
+    "versitygw": ("versitygw", "1.8.0", {"usr/local/bin/versitygw": "versitygw"}),
     "local-path": ("local-path-provisioner", "0.0.30", {"usr/bin/local-path-provisioner": "local-path-provisioner"}),
 }
 _KINDS = {
@@ -58,6 +59,7 @@ _KINDS = {
     "docker.io/library/telegraf": "telegraf",
     "docker.io/library/kong": "kong",
     "docker.io/rancher/local-path-provisioner": "local-path",
+    "ghcr.io/versity/versitygw": "versitygw",
     "quay.io/metallb/controller": "metallb-controller",
     "quay.io/metallb/speaker": "metallb-speaker",
     "registry.k8s.io/pause": "pause",
@@ -72,6 +74,7 @@ _REAL = {
     "metallb-controller": "MetalLB 0.15.2",
     "metallb-speaker": "MetalLB 0.15.2",
     "local-path": "local-path-provisioner 0.0.30",
+    "versitygw": "versitygw 1.8.0",
 }
 
 
@@ -126,6 +129,7 @@ def _config(kind: str) -> dict[str, Any]:
         "metallb-controller": ["/controller"],
         "metallb-speaker": ["/speaker"],
         "local-path": ["/usr/bin/local-path-provisioner"],
+        "versitygw": ["/usr/local/bin/versitygw"],
         "pause": ["/usr/bin/sleep", "infinity"],
         "docker-gc": ["/usr/local/bin/docker-gc"],
         "keysets": ["server-keysets"],

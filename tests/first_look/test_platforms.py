@@ -69,6 +69,23 @@ def test_scenario_passes_the_gate_with_the_addresses_of_the_sandbox(platform: st
     assert {row["key"]: row["value"] for row in plan["values"]}["object_storage.bucketName"] == scenario.extra().get("circleci_object_storage_bucket", "circleci-data")
 
 
+def test_gateway_of_azure_in_the_cluster_passes_the_gate_and_is_told(world: World) -> None:
+    shutil.copytree(world.inventory("azure"), world.home / "inventory")
+    hosts = world.home / "inventory" / "hosts.yml"
+    groups = yaml.safe_load(hosts.read_text(encoding="utf-8"))
+    groups["circleci_object_storage"]["hosts"] = {}
+    hosts.write_text(yaml.safe_dump(groups), encoding="utf-8")
+    given = {"circleci_object_storage_placement": "cluster", "circleci_object_storage_load_balancer_address": "192.0.2.101"}
+    result = world.run("plan", str(world.home / "inventory"), local=[bastion("azure")], extra=given)
+    assert result.code == 0, result.messages() + result.said
+    plan = world.plan("site")
+    assert [row for row in plan["findings"] if row["severity"] == "problem"] == []
+    assert [row["kind"] for row in plan["kubernetes"] if row["name"] == "onprem-circleci-object-storage"].count("Deployment") == 1
+    # The other way round nothing is planned.
+    refused = world.run("plan", str(world.home / "inventory"), local=[bastion("azure")], extra={**given, "circleci_object_storage_kind": "versitygw_posix"})
+    assert refused.code == 2 and "keeps the objects itself" in refused.messages() + refused.said
+
+
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_preflight_finds_only_what_is_not_there_yet(platform: str, world: World) -> None:
     result = world.run("preflight", platform, local=[bastion(platform)], extra=SECRETS)

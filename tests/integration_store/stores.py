@@ -51,12 +51,12 @@ def program(artifact: str) -> Path:
     return Path(item.folder()) / artifact
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, address: str = "127.0.0.1") -> None:
     for _ in range(600):
         if process.poll() is not None:
             raise RuntimeError(f"ended with {process.returncode}: {log.read_text(errors='replace')[-2000:]}")
         with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection((address, port), timeout=1).close()
             return
         time.sleep(0.05)
     raise RuntimeError(f"does not listen on port {port}: {log.read_text(errors='replace')[-2000:]}")
@@ -77,10 +77,11 @@ class Store:
     environment: dict[str, str] = field(default_factory=dict)
     origins: list[str] = field(default_factory=list)
     port: int = 0
+    address: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
-        self.port = free_port()
+        self.port = self.port or free_port()
         self.log = self.folder / "log"
         self.authority = pki.new_authority("authority of the test", bits=2048) if self.tls else None
 
@@ -100,7 +101,7 @@ class Store:
                 "secret_key": self.secret_key,
                 "region": "us-east-1",
                 "port": self.port,
-                "address": "127.0.0.1",
+                "address": self.address,
                 "tls": self.tls,
                 "data_dir": str(self.folder / "data"),
                 "config_dir": str(self.folder / "config"),
@@ -134,7 +135,7 @@ class Store:
         assert environment == service["environment"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([str(binary), *service["arguments"]], env=environment, cwd="/", stdout=log, stderr=log)
-        wait_for_port(self.port, self.process, self.log)
+        wait_for_port(self.port, self.process, self.log, self.address)
         if wait:
             client = self.client()
             wait_until_healthy(client, "circleci-data", 30)
@@ -157,7 +158,7 @@ class Store:
         }
 
     def client(self, secret_key: str = "") -> S3Client:
-        return S3Client(self.endpoint, Credentials(self.access_key, secret_key or self.secret_key, "us-east-1"), ca_data=self.ca, address="127.0.0.1")
+        return S3Client(self.endpoint, Credentials(self.access_key, secret_key or self.secret_key, "us-east-1"), ca_data=self.ca, address=self.address)
 
     def look(self) -> subprocess.CompletedProcess[str]:
         """What the health unit does."""

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.onprem.circleci_server.plugins.module_utils.s3.client import S3Client
+from ansible_collections.onprem.circleci_server.plugins.module_utils.s3.client import S3Client, S3Error
 from ansible_collections.onprem.circleci_server.plugins.module_utils.s3.signature import Credentials
 from ansible_collections.onprem.circleci_server.plugins.module_utils.secrets import pki
 from ansible_collections.onprem.circleci_server.plugins.modules import object_storage_buckets, object_storage_probe
 from ansible_collections.onprem.circleci_server.tests.unit.helpers.modules import run_module
 
-from .stores import ROOT, Store, free_port, wait_for_port
+from .stores import NAME, ROOT, Store, free_port, wait_for_port
 
 HEAD = "user root;\ndaemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\nhttp {{\naccess_log off;\n{paths}\n"
 PATHS = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -169,3 +169,34 @@ def test_one_of_two_gateways_under_one_name_may_go_away(run: Callable[..., Store
             pytest.fail("the second gateway still listens")
         probed = proxy.module(object_storage_probe, first, bucket="circleci-data", agent_bucket="circleci-agents")
         assert not probed.get("failed"), probed["msg"]
+
+
+def test_name_with_two_addresses_leads_to_the_gateway_that_is_left(
+    run: Callable[..., Store], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hosts of circleci_object_storage with DNS alone, no proxy: two addresses under the name of the endpoint. Only the DNS is not real here."""
+    behind = run("behind", "minio_server", access_key="behind", secret_key="secret of the store behind")
+    given = {"behind": {"endpoint": f"http://127.0.0.1:{behind.port}", "account": behind.access_key, "key": behind.secret_key}}
+    first = run("first", "versitygw_s3", **given)
+    second = run("second", "versitygw_s3", address="127.0.0.2", port=first.port, **given)
+    real = socket.getaddrinfo
+
+    def resolve(host: Any, *more: Any, **options: Any) -> Any:
+        return [row for address in ("127.0.0.1", "127.0.0.2") for row in real(address if host == NAME else host, *more, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    named: dict[str, Any] = {"endpoint": first.endpoint, "access_key": first.access_key, "secret_key": first.secret_key}
+    assert run_module(object_storage_buckets, capsys, **named, **BUCKETS)["changed"]
+    client = S3Client(first.endpoint, Credentials(first.access_key, first.secret_key, "us-east-1"))
+    upload = client.start_upload("circleci-data", "artifacts/large")
+    parts = [b"a" * (5 << 20), b"b" * (5 << 20)]
+    etags = [client.upload_part("circleci-data", "artifacts/large", upload, 1, parts[0])]
+    first.stop()
+    etags.append(client.upload_part("circleci-data", "artifacts/large", upload, 2, parts[1]))
+    client.finish_upload("circleci-data", "artifacts/large", upload, etags)
+    assert client.get("circleci-data", "artifacts/large").body == b"".join(parts)
+    probed = run_module(object_storage_probe, capsys, **named, bucket="circleci-data", agent_bucket="circleci-agents")
+    assert not probed.get("failed"), probed["msg"]
+    second.stop()
+    with pytest.raises(S3Error, match="cannot be reached"):
+        client.get("circleci-data", "artifacts/large")

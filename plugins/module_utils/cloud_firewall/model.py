@@ -175,7 +175,7 @@ def constructs(provider: str, site: str, rules: Iterable[Mapping[str, Any]], lim
         if rule["direction"] != "ingress" or rule["action"] != "accept" or str(rule["state"]).startswith(IDLE):
             continue
         # A load balancer of DigitalOcean carries no firewall for machines; circleci_load_balancer_sources guards it.
-        if provider == "digitalocean" and rule["group"] == "load_balancer":
+        if provider == "digitalocean" and rule["group"] in ("load_balancer", "object_storage_gateway"):
             continue
         for peer in rule["peers"]:
             network = _network(peer)

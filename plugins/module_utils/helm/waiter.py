@@ -98,9 +98,12 @@ class Waiter:
         masker: Optional[Masker] = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        running: bool = False,
     ) -> None:
         self.api = api
         self.namespace = namespace
+        # Containers that run are enough: what makes them ready comes later.
+        self.running = running
         self.targets = list(targets)
         self.patience = patience or Patience()
         self.expected = set(expected_to_fail)
@@ -199,7 +202,7 @@ class Waiter:
             return {**row, "ready": False, "detail": "not there yet"}
         selector = ((live.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
         row["pods"] = [pod for pod in pods if selector and selector.items() <= _labels(pod).items()]
-        ready, detail = _readiness(target.kind, live)
+        ready, detail = _running(live, _newest(row)) if self.running else _readiness(target.kind, live)
         if not ready:
             reasons = [reason for pod in row["pods"] for reason in _pod_reasons(pod)]
             detail = ", ".join(dict.fromkeys([detail, *reasons]))
@@ -387,6 +390,15 @@ def _failed_job(job: Mapping[str, Any]) -> str:
         if condition.get("type") == "Failed" and condition.get("status") == "True":
             return str(condition.get("message") or condition.get("reason") or "no reason given")
     return ""
+
+
+def _running(live: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> tuple[bool, str]:
+    spec, status = live.get("spec") or {}, live.get("status") or {}
+    if int(status.get("observedGeneration") or 0) < int((live.get("metadata") or {}).get("generation") or 0):
+        return False, "not seen by its controller yet"
+    wanted = int(spec["replicas"] if spec.get("replicas") is not None else 1)
+    run = sum(bool(found) and all("running" in (one.get("state") or {}) for one in found) for found in map(_containers, pods))
+    return run >= wanted, f"{run} of {wanted} run"
 
 
 def _readiness(kind: str, live: Mapping[str, Any]) -> tuple[bool, str]:

@@ -1,7 +1,7 @@
 # Copyright: Contributors to onprem.circleci_server
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An add-on of the cluster that the bundle brings: an upstream manifest whose images come from the private registry."""
+"""An add-on of the cluster that the bundle brings: an upstream manifest, or objects of a role, whose images come from the private registry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import base64
 import copy
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 from urllib.parse import quote
@@ -74,7 +74,11 @@ class Login:
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be in the cluster. C(settings) are objects of kinds that the manifest defines; they follow when it runs."""
+    """What is to be in the cluster. C(settings) are objects of kinds that the manifest defines; they follow when it runs.
+
+    C(objects) and C(secrets) are what a role asks for beside a manifest or without one. C(digests) names images of the bundle by the digest that the
+    private registry has. C(serving) is a Service of C(objects) that leads to pods which are not ready as well while none of them is.
+    """
 
     name: str
     manifest: str
@@ -82,12 +86,17 @@ class Wish:
     login: Login
     settings: Sequence[Mapping[str, Any]] = ()
     default_storage_class: str = ""
+    objects: Sequence[Mapping[str, Any]] = ()
+    secrets: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    serving: str = ""
 
 
 def documents_of(wish: Wish) -> list[dict[str, Any]]:
     """The objects of the manifest as this site needs them, in the order in which they are applied."""
     relocated = _relocation(wish)
     documents = [_without_placeholders(document) for document in parse_documents(wish.manifest)]
+    documents += [copy.deepcopy(dict(document)) for document in (*wish.objects, *wish.secrets)]
     if not documents:
         raise AddonError([f"The manifest of {wish.name} holds no object. Make the bundle anew on the connected side."])
     problems: list[str] = []
@@ -137,7 +146,8 @@ def _relocation(wish: Wish) -> dict[str, str]:
     found = {}
     for image in wish.images:
         reference = Reference.parse(image)
-        found[reference.repository] = f"{wish.login.registry}/{reference.local}"
+        digest = wish.digests.get(image)
+        found[reference.repository] = f"{wish.login.registry}/{reference.repository}@{digest}" if digest else f"{wish.login.registry}/{reference.local}"
     return found
 
 
@@ -196,23 +206,37 @@ class Installer:
         self.sleep = sleep
 
     def ensure(self, wish: Wish, *, check: bool = False) -> Result:
-        """All objects are there and all its workloads are ready."""
+        """All objects are there and all its workloads are ready, or run where the Service leads to them all the same."""
         documents, settings = documents_of(wish), settings_of(wish)
         cluster = Cluster(self.api, "default")
         self._refuse_foreign(cluster, wish, [*documents, *settings])
+        early = bool(wish.serving) and not _serves(cluster, documents)
+        for document in documents:
+            if early and document["kind"] == "Service" and document["metadata"]["name"] == wish.serving:
+                document["spec"]["publishNotReadyAddresses"] = True
         diff = compare(cluster, [*documents, *settings])
-        for identity, document in _secrets(documents):
-            live = cluster.live(document)
-            if live is not None and (live.get("data") or {}) != document["data"]:
+        ours = {object_id(document, "default") for document in wish.secrets}
+        for identity, wanted in _secrets(documents, ours):
+            live = cluster.live(wanted)
+            if live is not None and (live.get("data") or {}) != wanted["data"]:
                 diff.changed.append((identity, [("data", "differs", "")]))
         result = Result(diff, changed=bool(diff))
         if check:
             return result
         touched = {identity for identity, _more in [*diff.created, *diff.changed]}
         self._apply([item for item in documents if object_id(item, "default") in touched])
-        result.waited = self._wait(documents)
+        result.waited = self._wait(documents, running=early)
         self._apply([item for item in settings if object_id(item, "default") in touched], webhooks=True)
         return result
+
+    def addresses(self, wish: Wish) -> dict[str, list[str]]:
+        """What the cluster gave to the wanted Services of type LoadBalancer; nothing as long as it has given none."""
+        cluster, found = Cluster(self.api, "default"), {}
+        for document in wish.objects:
+            if document["kind"] == "Service" and (document.get("spec") or {}).get("type") == "LoadBalancer":
+                given = ((((cluster.live(document) or {}).get("status") or {}).get("loadBalancer") or {}).get("ingress")) or []
+                found[str(document["metadata"]["name"])] = [str(item.get("ip") or item.get("hostname")) for item in given]
+        return found
 
     def remove(self, addon: str, *, check: bool = False) -> list[str]:
         """Take away what carries our label and the name of the add-on, wherever the cluster has it; neither manifest nor registry is needed."""
@@ -261,15 +285,19 @@ class Installer:
 
     def _refuse_foreign(self, cluster: Cluster, wish: Wish, documents: Sequence[Mapping[str, Any]]) -> None:
         problems = []
+        # A namespace of a role goes when the add-on goes, with all that is in it.
+        own = {object_id(document, "default") for document in (*wish.objects, *wish.secrets)}
         for document in documents:
-            if document["kind"] not in (*WORKLOADS, "StorageClass", "IPAddressPool"):
+            identity = object_id(document, "default")
+            if document["kind"] not in (*WORKLOADS, "StorageClass", "IPAddressPool") and identity not in own:
                 continue
             live = cluster.live(document)
-            if live is not None and not _is_ours(live):
-                problems.append(
-                    f"{wish.name}: {object_id(document, 'default')} is in the cluster already and was not made by this collection. Set "
-                    f"{'circleci_storage_class' if wish.default_storage_class else 'circleci_load_balancer'}: provided to use it, or take it away."
-                )
+            if live is None or _is_ours(live):
+                continue
+            # Where no manifest comes, nobody else brings the same.
+            variable = "circleci_storage_class" if wish.default_storage_class else "circleci_load_balancer"
+            remedy = f"Set {variable}: provided to use it, or take it away." if wish.manifest else "Take it away, or give it another name."
+            problems.append(f"{wish.name}: {identity} is in the cluster already and was not made by this collection. {remedy}")
         if wish.default_storage_class:
             problems += self._other_defaults(wish)
         if problems:
@@ -312,7 +340,7 @@ class Installer:
                     self.sleep(1.0)
                     cluster = Cluster(self.api, "default")
 
-    def _wait(self, documents: Sequence[Mapping[str, Any]]) -> float:
+    def _wait(self, documents: Sequence[Mapping[str, Any]], *, running: bool = False) -> float:
         waited = 0.0
         by_namespace: dict[str, list[Mapping[str, Any]]] = {}
         for document in documents:
@@ -321,7 +349,7 @@ class Installer:
         problems = []
         for namespace, workloads in by_namespace.items():
             patience = Patience(total=self.timeout, image=60.0, unschedulable=60.0, poll=1.0)
-            outcome = Waiter(self.api, namespace, targets_of(workloads), patience=patience, sleep=self.sleep).wait()
+            outcome = Waiter(self.api, namespace, targets_of(workloads), patience=patience, sleep=self.sleep, running=running).wait()
             waited += outcome.waited
             problems += [f"{namespace}: {problem}" for problem in outcome.problems]
         if problems:
@@ -329,10 +357,16 @@ class Installer:
         return waited
 
 
-def _secrets(documents: Sequence[Mapping[str, Any]]) -> list[tuple[ObjectId, Mapping[str, Any]]]:
-    return [
-        (object_id(document, "default"), document) for document in documents if document["kind"] == "Secret" and document["metadata"]["name"] == PULL_SECRET
-    ]
+def _secrets(documents: Sequence[Mapping[str, Any]], ours: Collection[ObjectId]) -> list[tuple[ObjectId, Mapping[str, Any]]]:
+    """Secrets whose values are ours. Those of a manifest are filled by the add-on itself."""
+    named = [(object_id(document, "default"), document) for document in documents if document["kind"] == "Secret"]
+    return [(identity, document) for identity, document in named if identity.name == PULL_SECRET or identity in ours]
+
+
+def _serves(cluster: Cluster, documents: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a pod of each workload is ready."""
+    live = [cluster.live(document) for document in documents if document["kind"] in WORKLOADS]
+    return all(((item or {}).get("status") or {}).get("readyReplicas") for item in live)
 
 
 def _is_ours(live: Mapping[str, Any]) -> bool:

@@ -23,9 +23,11 @@ ZONES = (
 )
 KINDS = {
     "kubernetes_node": "cluster", "nomad_client": "clients", "nomad_server": "servers", "runner": "runners", "registry": "registry",
-    "object_storage": "store", "bastion": "control", "control_host": "control", "load_balancer": "entry", "users": "outside",
+    "object_storage": "store", "object_storage_gateway": "store", "bastion": "control", "control_host": "control", "load_balancer": "entry", "users": "outside",
     "administrators": "control", "vcs": "outside", "cloud_network": "outside",
 }  # fmt: skip
+# Groups that have an address and no host.
+VIRTUAL = {"load_balancer": "entry", "object_storage_gateway": "store"}
 WIDTH = 1170
 COLUMN = 300
 GAP = 100
@@ -68,11 +70,11 @@ def port_lines(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         state = str(rule.get("state", ""))
         if state.startswith(("optional", "nobody", "left", "any protocol")):
             continue
-        target = "entry" if rule.get("group") == "load_balancer" else zones.get(str(rule.get("host")), "")
+        target = VIRTUAL.get(str(rule.get("group"))) or zones.get(str(rule.get("host")), "")
         if not target:
             continue
         # Traffic of a transparent load balancer is shown once, at the load balancer.
-        if str(rule.get("id", "")).startswith("node-in-lb-"):
+        if str(rule.get("id", "")).startswith(("node-in-lb-", "node-gateway-in")):
             continue
         sources = [KINDS.get(kind, "outside") for kind in rule.get("peer_kinds") or []]
         tried = by_rule.get((str(rule.get("id")), str(rule.get("host"))), [])

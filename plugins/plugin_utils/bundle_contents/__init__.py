@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...module_utils.mirror.lock import FILES_REPOSITORY
+from ...module_utils.mirror.oci import Reference
 from ..catalog import Catalog
 
 VENDOR_REGISTRY = "cciserver.azurecr.io"
@@ -40,6 +41,7 @@ def bundle_contents(
     load_balancer: str = "",
     storage_class: str = "",
     object_storage_kind: str = "",
+    object_storage_placement: str = "hosts",
     groups: Iterable[str] = IMAGE_GROUPS,
     optional: Mapping[str, str] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -49,7 +51,12 @@ def bundle_contents(
     *optional* names files of the catalog that have a condition (``circleci-cli``, ``machine-runner``, ``support-bundle``, …) with their versions;
     an empty version takes the one that is known.
     """
-    choices = {"load_balancer": load_balancer, "storage_class": storage_class, "object_storage_kind": object_storage_kind}
+    choices = {
+        "load_balancer": load_balancer,
+        "storage_class": storage_class,
+        "object_storage_kind": object_storage_kind,
+        "object_storage_placement": object_storage_placement,
+    }
     optional = optional or {}
     overrides = {**brought()["versions"], **(versions or {}), **{name: version for name, version in optional.items() if version}}
     images = catalog.images(release)
@@ -67,11 +74,16 @@ def bundle_contents(
         for image in images
         if image.group != "chart" and image.group in wanted_groups and image.role not in _OWN_WORK
     ]
-    files = _catalog_files(catalog, release, object_storage_kind, set(optional), overrides)
+    # In the cluster an image runs, and no host needs the program.
+    on_hosts = object_storage_kind if object_storage_placement == "hosts" else ""
+    files = _catalog_files(catalog, release, on_hosts, set(optional), overrides)
     for thing in brought()["things"]:
         if not all(choices[key] in values for key, values in thing["when"].items()):
             continue
         version = overrides.get(thing["name"], thing["version"])
+        listed += [{"ref": image.format(version=version), "path": thing["name"], "why": thing["why"], "needed": True} for image in thing["images"]]
+        if "url" not in thing:
+            continue
         files.append(
             {
                 "name": thing["name"],
@@ -86,7 +98,6 @@ def bundle_contents(
                 "why": thing["why"],
             }
         )
-        listed += [{"ref": image.format(version=version), "path": thing["name"], "why": thing["why"], "needed": True} for image in thing["images"]]
     return {
         "release": release,
         "chart": f"{VENDOR_REGISTRY}/circleci-server:{release}",
@@ -125,6 +136,23 @@ def cluster_addons(*, load_balancer: str = "", storage_class: str = "", versions
             }
         )
     return found
+
+
+def gateway_image(kind: str, images: Mapping[str, str], versions: Mapping[str, str] | None = None) -> dict[str, str]:
+    """``image`` by its upstream name and ``digest`` of a gateway that runs in the cluster. *images* are those of the loaded bundle, name to digest."""
+    overrides = {**brought()["versions"], **(versions or {})}
+    for thing in brought()["things"]:
+        if kind not in thing["when"].get("object_storage_kind", ()) or "cluster" not in thing["when"].get("object_storage_placement", ()):
+            continue
+        image = str(thing["images"][0].format(version=overrides.get(thing["name"], thing["version"])))
+        local = Reference.parse(image).local
+        if local not in images:
+            raise ContentsError(
+                f"circleci_object_storage_placement: found cluster, but the bundle holds no {image}; make it again with circleci_object_storage_kind: {kind} "
+                "and circleci_object_storage_placement: cluster, and load it."
+            )
+        return {"image": image, "digest": images[local]}
+    raise ContentsError(f"circleci_object_storage_kind: found {kind}, for which no image is brought; circleci_object_storage_placement must be hosts.")
 
 
 def _catalog_files(catalog: Catalog, release: str, object_storage_kind: str, optional: set[str], versions: Mapping[str, str]) -> list[dict[str, Any]]:

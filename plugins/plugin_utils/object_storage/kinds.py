@@ -19,6 +19,9 @@ MANAGED = ("versitygw_posix", "versitygw_s3", "versitygw_azure", "minio_server",
 KEEP_DATA = ("versitygw_posix", "minio_server", "minio_nas")
 """Those among them that keep the objects in a folder of their host."""
 
+IN_CLUSTER = ("versitygw_s3", "versitygw_azure", "minio_gateway_s3")
+"""Gateways that keep nothing and open the agents by themselves: they can run as a workload of the cluster."""
+
 CHOICES = (*MANAGED, "aws_s3_keys", "aws_s3_irsa", "gcs_key", "gcs_workload_identity", "do_spaces", "s3")
 """What a site can choose. The others of the catalog are S3 stores that somebody else runs: s3."""
 
@@ -82,9 +85,11 @@ def problems(catalog: Catalog, site: Mapping[str, Any], hosts: int) -> list[str]
         option = catalog.object_storage_option(str(kind))
     except UnknownNameError:
         return []  # the check of the variable's choices has said so
-    found = [*_unmaintained(catalog, site, option), *_asked_too_much(site, option), *_hosts(option, hosts), *_agents(site, option, hosts)]
+    in_cluster = site.get("circleci_object_storage_placement") == "cluster"
+    found = [*_unmaintained(catalog, site, option), *_asked_too_much(site, option)]
+    found += _placement(catalog, site, option, hosts) if in_cluster else [*_hosts(option, hosts), *_agents(site, option, hosts), *_unused(site)]
     found += [*_buckets(site, option), *_identity(site, option)]
-    if hosts and option.id in MANAGED:
+    if (hosts or in_cluster) and option.id in MANAGED:
         found += [*_backend(site, option), *_credentials(site, option)]
     return found
 
@@ -152,6 +157,55 @@ def _hosts(option: ObjectStorageOption, hosts: int) -> list[str]:
             "others; allowed is one host, or a gateway (versitygw_s3, versitygw_azure) on several behind one name."
         ]
     return []
+
+
+def fixed_address(catalog: Catalog, platform: str, balancer: str) -> str:
+    """Annotation by which a Service gets a chosen address; empty where none is known."""
+    known = next((dict(item.load_balancer.value or {}) for item in catalog.platforms() if item.id == platform), {})
+    if balancer == "metallb":
+        return str((known.get("metallb") or {}).get("address_annotation", "metallb.io/loadBalancerIPs"))
+    # Ids of addresses are wanted on EKS, not addresses.
+    return "" if platform == "eks" else str(known.get("fixed_address_annotation") or "")
+
+
+def _placement(catalog: Catalog, site: Mapping[str, Any], option: ObjectStorageOption, hosts: int) -> list[str]:
+    """What is wrong with a gateway in the cluster."""
+    variable = "circleci_object_storage_placement"
+    if option.id not in IN_CLUSTER:
+        if option.id not in MANAGED:
+            why = f"{option.id} is run by somebody else"
+        elif option.id in KEEP_DATA:
+            why = f"{option.id} keeps the objects itself, so that each replica would have others"
+        else:
+            why = f"{option.id} can open agents only together with their listing, and no host is there that could serve them"
+        return [f"{variable}: found cluster, but {why}; allowed is hosts, or a gateway that keeps nothing ({', '.join(IN_CLUSTER)})."]
+    found = []
+    if hosts:
+        found.append(
+            f"circleci_object_storage: found {hosts} host(s) in this group, but {variable} is cluster; take them out of the group, or set {variable} to hosts."
+        )
+    port = int(site.get("circleci_object_storage_agent_port") or 0)
+    if port:
+        found.append(f"circleci_object_storage_agent_port: found {port}, but a gateway in the cluster has no host that could serve the agents; allowed is 0.")
+    variable, address = "circleci_object_storage_load_balancer_address", str(site.get("circleci_object_storage_load_balancer_address") or "")
+    if not address and site.get("circleci_load_balancer") == "metallb":
+        found.append(f"{variable}: not set, and MetalLB gives only addresses that it was given; allowed is a free address in the network of the nodes.")
+    if address and address == site.get("circleci_load_balancer_address"):
+        found.append(f"{variable}: found {address}, which is circleci_load_balancer_address; allowed is another one, as each Service has its own.")
+    platform, balancer = (str(site.get(f"circleci_{name}") or "") for name in ("platform", "load_balancer"))
+    if address and platform and balancer and not fixed_address(catalog, platform, balancer):
+        found.append(
+            f"{variable}: found {address}, but no annotation is known by which a Service gets a chosen address on platform {platform}; allowed is empty. "
+            "The cluster gives one, which the run prints."
+        )
+    return found
+
+
+def _unused(site: Mapping[str, Any]) -> list[str]:
+    variable = "circleci_object_storage_load_balancer_address"
+    if not site.get(variable):
+        return []
+    return [f"{variable}: found {site[variable]}, but circleci_object_storage_placement is not cluster; take it out, or set that to cluster."]
 
 
 def _agents(site: Mapping[str, Any], option: ObjectStorageOption, hosts: int) -> list[str]:

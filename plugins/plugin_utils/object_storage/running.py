@@ -31,32 +31,38 @@ def service(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
             f"circleci_object_storage_kind: found {kind!r}, which is not run on hosts of circleci_object_storage; allowed is one of {', '.join(MANAGED)}."
         )
     config = _config(options)
-    family, _line, backend = kind.partition("_")
-    made = (_versitygw if family == "versitygw" else _minio)(backend, options)
+    family, arguments, made, folders = process(kind, options)
     artifact = _ARTIFACTS.get(kind, family)
-    environment = {**made["environment"], **{name: str(value) for name, value in (options.get("environment") or {}).items()}}
+    environment = {**made, **{name: str(value) for name, value in (options.get("environment") or {}).items()}}
     return {
         "kind": kind,
         "description": f"Object store of CircleCI Server ({kind})",
         "artifact": artifact,
         "member": family if family == "versitygw" else "",
         "program": f"{PROGRAM_DIR}/{family}",
-        "arguments": made["arguments"],
-        "command": " ".join(unit_word(word) for word in (f"{PROGRAM_DIR}/{family}", *made["arguments"])),
+        "arguments": arguments,
+        "command": " ".join(unit_word(word) for word in (f"{PROGRAM_DIR}/{family}", *arguments)),
         "environment": environment,
         "environment_file": environment_file(environment),
         "directories": [
             *({"path": path} for path in ("/etc/onprem-circleci", config, f"{config}/certs")),
-            *({"path": path, "owner": USER, "group": USER, "mode": "0750"} for path in made["folders"]),
+            *({"path": path, "owner": USER, "group": USER, "mode": "0750"} for path in folders),
         ],
-        "keeps_data": bool(made["folders"]),
-        "is_gateway": not made["folders"],
+        "keeps_data": bool(folders),
+        "is_gateway": not folders,
         # Bucket behind the gateway that must be there before it starts, since it keeps the policies of all others.
         "policies": environment.get("VGW_S3_META_BUCKET", ""),
         # MinIO looks for these names.
         "certificate": f"{config}/certs/public.crt",
         "private_key": f"{config}/certs/private.key",
     }
+
+
+def process(kind: str, options: Mapping[str, Any]) -> tuple[str, list[str], dict[str, Any], list[str]]:
+    """Program, arguments, environment and folders of its data, wherever it runs."""
+    family, _line, backend = kind.partition("_")
+    made = (_versitygw if family == "versitygw" else _minio)(backend, options)
+    return family, made["arguments"], made["environment"], made["folders"]
 
 
 def _config(options: Mapping[str, Any]) -> str:

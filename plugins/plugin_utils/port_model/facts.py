@@ -26,7 +26,7 @@ OPTION_KINDS = frozenset({
     "vendor_downloads", "link_local",
 })  # fmt: skip
 # No inventory group: these stand for something that has an address only.
-VIRTUAL_HOSTS = {"load_balancer": "load-balancer", "vm": "job-vms"}
+VIRTUAL_HOSTS = {"load_balancer": "load-balancer", "object_storage_gateway": "object-storage-gateway", "vm": "job-vms"}
 LINK_LOCAL = ("169.254.0.0/16",)
 
 
@@ -109,6 +109,27 @@ DERIVED = port_facts(
             "source": "this collection, other end of control-out-lb",
             "certainty": "constructed",
         },
+        # The Service of a gateway in the cluster, and what of its traffic meets the nodes.
+        *(
+            {
+                "id": f"{start}-in{end}",
+                "group": group,
+                "ports": ["object_storage"],
+                "peers": peers,
+                "purpose": f"{purpose}{more}.",
+                "condition": f"gateway_in_cluster{transparent}{condition}",
+                "source": "this collection, other end of what the groups ask the object store for",
+                "certainty": "constructed",
+            }
+            for group, start, transparent, more, inside in (
+                ("object_storage_gateway", "gateway", "", "", ["kubernetes_node"]),
+                ("kubernetes_node", "node-gateway", "_transparent", ", when the load balancer is transparent", []),
+            )
+            for end, peers, condition, purpose in (
+                ("", [*inside, "nomad_client", "runner", "control_host"], "", "Artifacts, caches, agents, logs, through the gateway in the cluster"),
+                ("-users", ["users"], "_presigned", "Browsers fetch artifacts by presigned URLs from the gateway in the cluster"),
+            )
+        ),
         *(
             {
                 "id": f"{group.replace('_', '-')}-{'in' if group == 'object_storage' else 'out'}-agents",

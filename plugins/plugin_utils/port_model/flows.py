@@ -29,6 +29,8 @@ ANSWERS = {
     "object-storage-in": "open",
     "object-storage-in-users": "open",
     "object-storage-in-agents": "open",
+    "gateway-in": "open",
+    "gateway-in-users": "open",
     # Its certificate is of the cluster's own authority, which other hosts need not trust.
     "node-in-api": "open",
     "nomad-server-in-api": "open",
@@ -72,6 +74,8 @@ def _flow(rule: Rule, source: str, address: str, port: int, expect: str, protoco
 def _target(rule: Rule, model: PortModel) -> tuple[str, ...]:
     if rule.host == VIRTUAL_HOSTS["load_balancer"]:
         return tuple(text for text in model.options.load_balancer if "/" not in text)
+    if rule.host == VIRTUAL_HOSTS["object_storage_gateway"]:
+        return tuple(text for text in model.options.object_storage if "/" not in text)
     host = model.inventory.host(rule.host)
     return host.addresses if host else ()
 
@@ -92,7 +96,7 @@ def flows_of(model: PortModel, source: str, closed_per_rule: int = 2, names: Map
         and rule.action == "accept"
         and not rule.state.startswith(("documented", "optional", "nobody", "left"))
         # The load balancer's rules prove these from outside; inside a node there is no listener to connect to.
-        and not rule.id.startswith(("node-in-lb-", "node-in-nodeports"))
+        and not rule.id.startswith(("node-in-lb-", "node-in-nodeports", "node-gateway-in"))
     ]
     result: list[dict[str, Any]] = []
     for rule in candidates:

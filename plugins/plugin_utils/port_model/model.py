@@ -97,8 +97,14 @@ class Options:
     )
     registry: tuple[str, ...] = field(default=(), metadata=_told("Addresses of a registry that someone else runs."))
     registry_port: int = field(default=443, metadata=_told("Port of the registry. Taken from `circleci_registry_host`."))
-    object_storage: tuple[str, ...] = field(default=(), metadata=_told("Addresses of an object store that someone else runs."))
+    object_storage: tuple[str, ...] = field(
+        default=(), metadata=_told("Addresses of an object store that someone else runs, or that the cluster gives to a gateway.")
+    )
     object_storage_port: int = field(default=443, metadata=_told("Port of the object store. Taken from `circleci_object_storage_endpoint`."))
+    object_storage_in_cluster: bool = field(
+        default=False,
+        metadata=_told("A gateway in the cluster is the object store. Taken from `circleci_object_storage_placement`."),
+    )
     agents_port: int = field(
         default=0,
         metadata=_told("Port on which hosts of the object store serve the agents, 0 for none. Taken from `circleci_object_storage_agent_port`."),
@@ -321,6 +327,10 @@ def _conditions(options: Options, external_nomad: bool, self_managed: bool) -> d
         "cluster_self_managed": self_managed,
         "presigned_urls": options.presigned_urls,
         "served_agents": options.agents_port > 0,
+        "gateway_in_cluster": options.object_storage_in_cluster,
+        "gateway_in_cluster_presigned": options.object_storage_in_cluster and options.presigned_urls,
+        "gateway_in_cluster_transparent": options.object_storage_in_cluster and transparent,
+        "gateway_in_cluster_transparent_presigned": options.object_storage_in_cluster and transparent and options.presigned_urls,
         "runner_ssh_rerun": options.runner_ssh_rerun,
         "container_runner_ssh_rerun": options.container_runner_ssh_rerun,
         "connected_side": False,
@@ -404,7 +414,8 @@ class _Builder:
         if fact.group in VIRTUAL_HOSTS:
             if fact.group == "vm" and not self.networks["vm"]:
                 return []
-            return [(VIRTUAL_HOSTS[fact.group], tuple(str(network) for network in self.networks[fact.group]))]
+            networks = self.networks["object_storage" if fact.group == "object_storage_gateway" else fact.group]
+            return [(VIRTUAL_HOSTS[fact.group], tuple(str(network) for network in networks))]
         return [(host.name, host.addresses) for host in self.inventory.members(*INVENTORY_KINDS[fact.group])]
 
     def _ports(self, fact: PortFact) -> tuple[str, ...]:

@@ -63,6 +63,8 @@ class Request:
     model: PortModel
     port_problems: Sequence[Problem] = ()
     storage_class: str = ""
+    gateway_in_cluster: bool = False
+    gateway_address: str = ""
     firewall: str = "managed"
     state_dir: str = "/var/lib/onprem-circleci"
     plan_dir: str = ""
@@ -95,12 +97,19 @@ class Request:
         return self.model.inventory.members(*groups)
 
     @property
+    def own_store(self) -> bool:
+        """Whether the site runs its object store itself."""
+        return self.gateway_in_cluster or bool(self.hosts("circleci_object_storage"))
+
+    @property
     def texts(self) -> dict[str, str]:
         """Facts for the table of ownership."""
         return {
             "bundle_dir": self.bundle_dir,
             "escrow": "circleci_secrets_store_path",
             "load_balancer_address": str(self.load_balancer.get("address") or ""),
+            "gateway_address": self.gateway_address or "that the platform gives",
+            "gateway_namespace": f"{self.facts['namespace']}-object-storage",
             "namespace": str(self.facts["namespace"]),
             "plan_dir": self.plan_dir or f"{self.state_dir}/plan",
             "rancher": "{k3s,rke2}",
@@ -121,6 +130,7 @@ def plan_site(request: Request, catalog: Catalog, ownership: Ownership) -> dict[
         load_balancer=str(request.load_balancer.get("kind") or ""),
         storage_class=request.storage_class,
         object_storage_kind=str(request.store.get("kind") or ""),
+        object_storage_placement="cluster" if request.gateway_in_cluster else "hosts",
     )
     composed = _compose(request, catalog)
     plan = {
@@ -176,6 +186,8 @@ class _Things:
             "store_keeps_data": kind in KEEP_DATA,
             "store_tls": str(request.store.get("endpoint") or "").startswith("https:"),
             "served_agents": bool(request.store.get("agent_base_url")),
+            "gateway_in_cluster": request.gateway_in_cluster,
+            "gateway_tls": request.gateway_in_cluster and str(request.store.get("endpoint") or "").startswith("https:"),
             "metallb": request.load_balancer.get("kind") == "metallb",
             "rancher": request.facts["platform"] == "rancher",
             "containerd": request.facts["platform"] != "rancher",
@@ -322,6 +334,8 @@ def _dns(request: Request) -> list[dict[str, Any]]:
         if not name or is_address(name):
             continue
         own = [text for host in request.hosts(group) for text in host.addresses] if group else []
+        if group == "circleci_object_storage" and request.gateway_in_cluster:
+            own = [request.gateway_address or "the address that the platform gives to the Service of the gateway"]
         rows.append({"name": name, "type": _record(own[0]) if own else "", "value": ", ".join(own) or "as it is today", "why": why})
     return rows
 
@@ -373,7 +387,7 @@ def _kubernetes(request: Request, catalog: Catalog, things: _Things) -> list[dic
         facts,
         catalog,
         own_registry=bool(request.hosts("circleci_registry")),
-        own_object_storage=bool(request.hosts("circleci_object_storage")) and str(request.store.get("endpoint") or "").startswith("https:"),
+        own_object_storage=request.own_store and str(request.store.get("endpoint") or "").startswith("https:"),
     )["secrets"]
     rows = things.cluster()
     rows += [
@@ -626,7 +640,7 @@ def _of_vendor(request: Request, catalog: Catalog) -> Iterable[Finding]:
         yield Finding("platform", WARNING, f"circleci_platform {platform.id}", fact.value, "to be known before the site is built", fact.source)
     kind = str(request.store.get("kind") or "")
     endpoint = str(request.store.get("endpoint") or "")
-    own_certificate = bool(request.hosts("circleci_object_storage")) and endpoint.startswith("https:")
+    own_certificate = request.own_store and endpoint.startswith("https:")
     yield from (Finding(**item) for item in unproven(kind, endpoint, own_certificate))
     option = next((item for item in catalog.object_storage_options() if kind == item.id or kind in item.aliases), None)
     if option is not None and option.maintained is False:

@@ -24,13 +24,18 @@ CONDITIONS = {
     "store_keeps_data": "`circleci_object_storage_kind` is `versitygw_posix`, `minio_server` or `minio_nas`",
     "store_tls": "`circleci_object_storage_endpoint` begins with `https:`",
     "served_agents": "`circleci_object_storage_agent_port` is set",
+    "gateway_in_cluster": "`circleci_object_storage_placement: cluster`",
+    "gateway_tls": "the same, and `circleci_object_storage_endpoint` begins with `https:`",
     "metallb": "`circleci_load_balancer: metallb`",
     "containerd": "`circleci_platform` is not `rancher`",
     "rancher": "`circleci_platform: rancher`",
     "local_path": "`circleci_storage_class: local_path`",
     "later": "one of the verbs `upgrade`, `rollback`, `restore_point`, `restart` and `scale` has run; `install` makes none of it",
 }
-FACTS = ("bundle_dir", "escrow", "load_balancer_address", "namespace", "plan_dir", "rancher", "registry", "release", "release_name", "state_dir")
+FACTS = (
+    "bundle_dir", "escrow", "gateway_address", "gateway_namespace", "load_balancer_address", "namespace", "plan_dir", "rancher", "registry", "release",
+    "release_name", "state_dir",
+)  # fmt: skip
 
 
 class OwnershipError(Exception):

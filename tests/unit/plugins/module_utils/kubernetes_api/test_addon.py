@@ -203,3 +203,114 @@ def test_removal_takes_only_what_is_ours_and_needs_no_manifest() -> None:
     assert not [name for name in api.objects if "/deployments/" in name or "/pools/" in name]
     assert "/api/v1/namespaces/pool-system/configmaps/config" in api.objects
     assert installer(api).remove("pool") == []
+
+
+# -- objects of a role, without a manifest --------------------------------------------------------------------------------
+
+GATEWAY = "ghcr.io/pool/gateway:v1"
+SERVICE_PATH = "/api/v1/namespaces/pool-system/services/gateway"
+SECRET_PATH = "/api/v1/namespaces/pool-system/secrets/gateway"
+DIGEST = "sha256:" + "a" * 64
+
+
+def _object(kind: str, version: str, name: str, **more: Any) -> dict[str, Any]:
+    place = {"name": name} if kind == "Namespace" else {"name": name, "namespace": "pool-system"}
+    return {"apiVersion": version, "kind": kind, "metadata": place, **more}
+
+
+def role_wish(key: str = "canary-of-the-role", *, serving: str = "") -> Wish:
+    spec = {"selector": {"matchLabels": {"app": "gateway"}}, "template": {"spec": {"containers": [{"name": "gateway", "image": GATEWAY}]}}}
+    objects = [
+        _object("Namespace", "v1", "pool-system"),
+        _object("Service", "v1", "gateway", spec={"type": "LoadBalancer", "publishNotReadyAddresses": False, "ports": [{"port": 80}]}),
+        _object("Deployment", "apps/v1", "gateway", spec=spec),
+    ]
+    data = {"KEY": base64.b64encode(key.encode()).decode()}
+    secrets = [_object("Secret", "v1", "gateway", type="Opaque", data=data)]
+    return Wish("gateway", "", [GATEWAY], LOGIN, objects=objects, secrets=secrets, digests={GATEWAY: DIGEST}, serving=serving)
+
+
+class Filling(Cluster):
+    """Pods run at once, and are ready when there is something for them to read."""
+
+    def __init__(self, *, image_is_there: bool = True) -> None:
+        super().__init__()
+        self.filled = False
+        self.state: dict[str, Any] = {"running": {}} if image_is_there else {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+        self.hooks.insert(0, self._pods)
+
+    def _pods(self, method: str, path: str) -> Any:
+        if method != "GET" or not path.startswith(("/api/v1/namespaces/pool-system/pods", "/apis/apps/v1/namespaces/pool-system/deployments")):
+            return None
+        if path.endswith("/pods"):
+            metadata = {"name": "gateway-1", "labels": {"app": "gateway", "pod-template-hash": "1"}, "creationTimestamp": "2026-01-01T00:00:00Z"}
+            return {"items": [{"metadata": metadata, "status": {"containerStatuses": [{"name": "gateway", "state": self.state}]}}]}
+        ready = {"readyReplicas": 1, "updatedReplicas": 1, "availableReplicas": 1, "replicas": 1} if self.filled else {"replicas": 1, "updatedReplicas": 1}
+        items = [{**item, "status": ready} for name, item in self.objects.items() if "/deployments/" in name]
+        return {"items": items} if path.endswith("/deployments") else None
+
+
+def test_image_of_a_role_is_pulled_by_its_digest() -> None:
+    found = {document["kind"]: document for document in documents_of(role_wish()) if document["metadata"]["name"] != "onprem-circleci-registry"}
+    assert found["Deployment"]["spec"]["template"]["spec"]["containers"][0]["image"] == f"registry.example.com:5000/pool/gateway@{DIGEST}"
+    assert {document["metadata"]["labels"]["app.kubernetes.io/part-of"] for document in found.values()} == {"gateway"}
+
+
+def test_service_leads_to_pods_that_run_until_one_is_ready() -> None:
+    api = Filling()
+    first = installer(api).ensure(role_wish(serving="gateway"))
+    assert first.changed and api.objects[SERVICE_PATH]["spec"]["publishNotReadyAddresses"] is True
+    # Killed here, the same call goes on from there.
+    assert not installer(api).ensure(role_wish(serving="gateway")).changed
+    api.filled = True
+    closing = installer(api).ensure(role_wish())
+    assert closing.diff.names() == {"created": [], "changed": ["Service/gateway"], "removed": []}
+    assert api.objects[SERVICE_PATH]["spec"]["publishNotReadyAddresses"] is False
+    api.requests.clear()
+    assert [installer(api).ensure(role_wish(serving=name)).changed for name in ("gateway", "")] == [False, False]
+    assert api.writes() == []
+
+
+def test_check_mode_predicts_the_same_objects() -> None:
+    api = Filling()
+    predicted = installer(api).ensure(role_wish(serving="gateway"), check=True).diff.names()
+    assert api.writes() == []
+    assert installer(api).ensure(role_wish(serving="gateway")).diff.names() == predicted
+
+
+def test_image_that_cannot_be_pulled_is_named_though_nothing_must_be_ready() -> None:
+    with pytest.raises(AddonError, match=r"0 of 1 run.*ImagePullBackOff"):
+        installer(Filling(image_is_there=False), timeout=0.0).ensure(role_wish(serving="gateway"))
+
+
+def test_a_new_value_of_a_secret_is_a_change_and_stands_in_no_text() -> None:
+    api = Filling()
+    api.filled = True
+    installer(api).ensure(role_wish())
+    new = role_wish("another-canary")
+    result = installer(api).ensure(new)
+    assert result.diff.names()["changed"] == ["Secret/gateway"]
+    assert api.objects[SECRET_PATH]["data"] == new.secrets[0]["data"]
+    said = "".join(result.diff.texts(Masker())) + repr(new)
+    assert [text for text in ("another-canary", base64.b64encode(b"another-canary").decode()) if text in said] == []
+    assert not installer(api).ensure(new).changed
+
+
+@pytest.mark.parametrize("path", ["/api/v1/namespaces/pool-system", SERVICE_PATH, SECRET_PATH])
+def test_nothing_of_somebody_else_is_taken_over_by_a_role(path: str) -> None:
+    api = Filling()
+    api.put("/api/v1/namespaces/pool-system", {} if path.endswith("pool-system") else {"metadata": {"labels": {"app.kubernetes.io/managed-by": "onprem.circleci_server"}}})
+    if not path.endswith("pool-system"):
+        api.put(path, {})
+    with pytest.raises(AddonError, match=r"was not made by this collection\. Take it away, or give it another name"):
+        installer(api).ensure(role_wish())
+    assert api.writes() == []
+
+
+def test_addresses_of_services_are_told() -> None:
+    api = Filling()
+    api.filled = True
+    installer(api).ensure(role_wish())
+    assert installer(api).addresses(role_wish()) == {"gateway": []}
+    api.objects[SERVICE_PATH]["status"] = {"loadBalancer": {"ingress": [{"ip": "192.0.2.101"}, {"hostname": "lb.example.net"}]}}
+    assert installer(api).addresses(role_wish()) == {"gateway": ["192.0.2.101", "lb.example.net"]}

@@ -9,6 +9,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.bundle_cont
     ContentsError,
     brought,
     bundle_contents,
+    gateway_image,
 )
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
 
@@ -103,5 +104,32 @@ def test_relocation_keys_are_those_of_the_catalog() -> None:
 
 def test_what_is_brought_is_complete() -> None:
     for thing in brought()["things"]:
-        assert set(thing["when"]) <= {"load_balancer", "storage_class", "object_storage_kind"}
-        assert thing["url"].startswith("https://") and thing["filename"]
+        assert set(thing["when"]) <= {"load_balancer", "storage_class", "object_storage_kind", "object_storage_placement"}
+        assert thing["images"] if "url" not in thing else thing["url"].startswith("https://") and thing["filename"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "image", "program"),
+    [
+        ("versitygw_s3", "ghcr.io/versity/versitygw:v1.8.0", "versitygw"),
+        ("versitygw_azure", "ghcr.io/versity/versitygw:v1.8.0", "versitygw"),
+        ("minio_gateway_s3", "quay.io/minio/minio:RELEASE.2022-10-24T18-35-07Z", "minio-gateway-s3"),
+    ],
+)
+def test_gateway_comes_as_an_image_for_the_cluster_and_as_a_program_for_hosts(kind: str, image: str, program: str) -> None:
+    found = {place: contents(object_storage_kind=kind, object_storage_placement=place) for place in ("hosts", "cluster")}
+    refs = {place: {item["ref"] for item in one["images"]} for place, one in found.items()}
+    names = {place: {item["name"] for item in one["files"]} for place, one in found.items()}
+    assert (refs["cluster"] - refs["hosts"], refs["hosts"] - refs["cluster"]) == ({image}, set())
+    assert (names["hosts"] - names["cluster"], names["cluster"] - names["hosts"]) == ({program}, set())
+    assert gateway_image(kind, {image.partition("/")[2]: "sha256:1"}) == {"image": image, "digest": "sha256:1"}
+    with pytest.raises(ContentsError, match="circleci_object_storage_placement: found cluster, but the bundle holds no"):
+        gateway_image(kind, {"other:1": "sha256:2"})
+
+
+@pytest.mark.parametrize("kind", ["versitygw_posix", "minio_server", "s3"])
+def test_no_image_is_brought_for_what_is_not_run_in_the_cluster(kind: str) -> None:
+    hosts, cluster = (contents(object_storage_kind=kind, object_storage_placement=place)["images"] for place in ("hosts", "cluster"))
+    assert hosts == cluster
+    with pytest.raises(ContentsError, match="must be hosts"):
+        gateway_image(kind, {})

@@ -22,9 +22,15 @@ SITE = {
     "circleci_object_storage_versioning": False,
     "circleci_object_storage_accepted_risks": [],
     "circleci_values": {},
+    "circleci_load_balancer_address": "192.0.2.100",
 }
 S3_BEHIND: dict[str, Any] = {"backend_endpoint": "https://s3.example.net", "backend_account": "key", "backend_key": "other secret"}
 AZURE_BEHIND: dict[str, Any] = {"backend_account": "account", "backend_key": "bG9uZw=="}
+IN_CLUSTER: dict[str, Any] = {
+    "kind": "versitygw_s3", "hosts": 0, "placement": "cluster", "load_balancer_address": "192.0.2.101", "load_balancer": "metallb", "platform": "rancher", **S3_BEHIND,
+}  # fmt: skip
+OTHERS = {"values", "load_balancer", "platform"}
+"""Variables without the prefix of the object store."""
 OPTIONS: dict[str, Any] = {
     "access_key": "circleci",
     "secret_key": 'se"cret$key`\\',
@@ -42,7 +48,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def problems(hosts: int = 1, **changes: Any) -> list[str]:
-    named = {f"circleci_object_storage_{name}" if name != "values" else "circleci_values": value for name, value in changes.items()}
+    named = {f"circleci_{name}" if name in OTHERS else f"circleci_object_storage_{name}": value for name, value in changes.items()}
     return object_storage.problems(CATALOG, {**SITE, **named}, hosts)
 
 
@@ -68,6 +74,11 @@ def test_each_managed_kind_is_a_choice_of_the_site_and_known_to_the_catalog() ->
         {"kind": "minio_gateway_s3", "accepted_risks": ["minio_gateway_s3"], **S3_BEHIND},
         {"kind": "minio_server", "accepted_risks": ["minio_server"], "expiry_days": 90, "origins": ["https://app.ci.example.com"]},
         {"kind": "minio_nas", "accepted_risks": ["minio_nas"], "hosts": 2},
+        {"kind": "versitygw_s3", "hosts": 2, **S3_BEHIND},
+        IN_CLUSTER,
+        {**IN_CLUSTER, "kind": "minio_gateway_s3", "accepted_risks": ["minio_gateway_s3"]},
+        {**IN_CLUSTER, "kind": "versitygw_azure", **AZURE_BEHIND, "load_balancer": "provided", "platform": "azure"},
+        {**IN_CLUSTER, "load_balancer": "provided", "platform": "eks", "load_balancer_address": ""},
         {"kind": "s3", "hosts": 0, "versioning": True, "expiry_days": 90},
         {"kind": "do_spaces", "hosts": 0, "versioning": True, "expiry_days": 90},
         {"kind": "aws_s3_keys", "hosts": 0},
@@ -101,6 +112,22 @@ def test_sound_choices_have_no_problem(choice: dict[str, Any]) -> None:
         ({"kind": "gcs_key", "hosts": 0, "bucket": "my-google-data"}, "circleci_object_storage_bucket", ["Google"]),
         ({"kind": "minio_nas"}, "circleci_object_storage_kind", ["2022-04-29", "CVE-2022-31028"]),
         ({"hosts": 2}, "circleci_object_storage", ["2 hosts", "one host"]),
+        ({"kind": "minio_server", "accepted_risks": ["minio_server"], "hosts": 2}, "circleci_object_storage", ["minio_server keeps the objects", "versitygw_s3"]),
+        ({"hosts": 0, "placement": "cluster"}, "circleci_object_storage_placement", ["versitygw_posix keeps the objects itself", "hosts", "versitygw_azure"]),
+        ({"kind": "minio_server", "hosts": 0, "placement": "cluster", "accepted_risks": ["minio_server"]}, "circleci_object_storage_placement", ["each replica"]),
+        ({"kind": "minio_nas", "hosts": 0, "placement": "cluster", "accepted_risks": ["minio_nas"]}, "circleci_object_storage_placement", ["keeps the objects"]),
+        ({"kind": "s3", "hosts": 0, "placement": "cluster"}, "circleci_object_storage_placement", ["s3 is run by somebody else"]),
+        (
+            {"kind": "minio_gateway_azure", "hosts": 0, "placement": "cluster", "accepted_risks": ["minio_gateway_azure"], **AZURE_BEHIND},
+            "circleci_object_storage_placement", ["listing", "no host"],
+        ),
+        ({**IN_CLUSTER, "hosts": 2}, "circleci_object_storage", ["2 host(s)", "placement is cluster"]),
+        ({**IN_CLUSTER, "agent_port": 7071}, "circleci_object_storage_agent_port", ["found 7071", "allowed is 0"]),
+        ({**IN_CLUSTER, "load_balancer_address": ""}, "circleci_object_storage_load_balancer_address", ["not set", "MetalLB"]),
+        ({**IN_CLUSTER, "load_balancer_address": "192.0.2.100"}, "circleci_object_storage_load_balancer_address", ["circleci_load_balancer_address"]),
+        ({**IN_CLUSTER, "load_balancer": "provided", "platform": "digitalocean"}, "circleci_object_storage_load_balancer_address", ["digitalocean", "empty"]),
+        ({**IN_CLUSTER, "backend_account": ""}, "circleci_object_storage_backend_account", ["not set", "access key of the store behind"]),
+        ({"load_balancer_address": "192.0.2.101"}, "circleci_object_storage_load_balancer_address", ["placement is not cluster"]),
         ({"kind": "s3"}, "circleci_object_storage", ["run by somebody else"]),
         ({"agent_bucket": "circleci-data"}, "circleci_object_storage_agent_bucket", ["circleci-data", "any other name"]),
         ({"kind": "versitygw_azure", "bucket": "ci--data", **AZURE_BEHIND}, "circleci_object_storage_bucket", ["ci--data", "hyphens"]),

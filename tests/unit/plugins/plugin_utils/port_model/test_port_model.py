@@ -119,6 +119,27 @@ def test_agents_that_hosts_of_the_store_serve_have_a_port_of_their_own() -> None
     assert flows[("store", 7071)] == "open"
 
 
+def test_gateway_in_the_cluster_has_an_address_that_all_its_clients_reach() -> None:
+    groups = {**GROUPS, "circleci_object_storage": []}
+    built = model(groups=groups, object_storage=["10.93.0.101"], object_storage_port=7070, object_storage_in_cluster=True)
+    rules = {rule.id: rule for rule in built.for_host("object-storage-gateway")}
+    assert set(rules) == {"gateway-in", "gateway-in-users"} and rules["gateway-in-users"].any_peer
+    assert rules["gateway-in"].peers == ("10.93.0.10/32", "10.93.0.21/32", "10.93.0.41/32", "10.93.0.42/32")
+    assert rules["gateway-in"].ports == ("7070",) and rules["gateway-in"].peer_hosts == ("node1", "nomad1", "nomad2", "bastion")
+    for host in ("nomad1", "bastion", "node1"):
+        flows = {(flow["address"], flow["port"]): flow["expect"] for flow in flows_of(built, host)}
+        assert flows[("10.93.0.101", 7070)] == "open", host
+        assert not [port for address, port in flows if address == "10.93.0.21" and port == 7070]
+    # Nodes let the traffic of the Service in where the load balancer is transparent, and clients let it out.
+    node = {rule.id: rule for rule in built.for_host("node1")}
+    assert node["node-gateway-in"].ports == ("7070",) and "node-gateway-in-users" in node
+    out = next(rule for rule in built.for_host("nomad1") if rule.direction == "egress" and rule.peer_kinds == ("object_storage",))
+    assert out.peers == ("10.93.0.101/32",)
+    behind = model(groups=groups, object_storage=["10.93.0.101"], object_storage_in_cluster=True, load_balancer_transparent=False)
+    assert not [rule.id for rule in behind.for_host("node1") if rule.id.startswith("node-gateway")]
+    assert not model().for_host("object-storage-gateway")
+
+
 def test_podman_widens_the_range() -> None:
     assert "32768-65535" in opened(model(podman=True), "nomad1")
     assert "64535-65535" not in opened(model(podman=True), "nomad1")

@@ -98,6 +98,25 @@ def test_hosts_of_other_sites_are_neither_read_nor_named() -> None:
     assert {row["host"] for row in csv.DictReader(io.StringIO(found["ports_csv"]))} <= {*GROUPS["site_osaka"], "load-balancer"}
 
 
+def test_gateway_in_the_cluster_is_told_with_its_objects_name_and_image() -> None:
+    groups = {**GROUPS, "circleci_object_storage": []}
+    store = {**facts()["object_storage"], "kind": "versitygw_s3", "endpoint": "https://store.example.com:7070"}
+    ports = {"object_storage_port": 7070, "load_balancer": ["192.0.2.100"], "object_storage": ["192.0.2.101"], "object_storage_in_cluster": True}
+    there = plan(groups, facts=facts(object_storage=store), port_options=ports, gateway_in_cluster=True, gateway_address="192.0.2.101")
+    objects = {(row["kind"], row["name"]) for row in there["kubernetes"] if row["namespace"] == "circleci-server-object-storage"}
+    name = "onprem-circleci-object-storage"
+    assert objects == {
+        ("Deployment", name), ("Service", name), ("PodDisruptionBudget", name), ("Secret", name), ("Secret", f"{name}-tls"), ("Secret", "onprem-circleci-registry"),
+    }  # fmt: skip
+    assert [row["value"] for row in there["dns"] if row["name"] == "store.example.com"] == ["192.0.2.101"]
+    # The certificate is made by the verb secrets, and nobody has proved a private authority there.
+    assert f"{name}-tls" in {row["name"] for row in there["kubernetes"] if row["namespace"] == "circleci-server"}
+    assert "circleci_object_storage_endpoint" in {item["subject"] for item in there["findings"]}
+    assert any("versity/versitygw" in str(row) for row in there["downloads"])
+    elsewhere = plan(groups, facts=facts(object_storage={**store, "kind": "s3"}))
+    assert not [row for row in elsewhere["kubernetes"] if row["namespace"] == "circleci-server-object-storage"]
+
+
 @pytest.mark.parametrize("platform", ["eks", "gke", "azure", "digitalocean"])
 def test_a_cloud_gets_its_rules_as_a_table(platform: str) -> None:
     found = outcome(facts=facts(platform=platform))
