@@ -42,6 +42,7 @@ def extra(release: str, values: Mapping[str, Any] | None = None, **more: Any) ->
         "circleci_bundle_dir": f"/srv/bundle-{release}",
         "circleci_values": overlay,
         "circleci_gates_passed": verbs.ANSWERED_GATES,
+        "circleci_extra_images": ["docker.io/circleci/server-keysets:latest"],
         **more,
     }
 

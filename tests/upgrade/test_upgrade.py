@@ -54,6 +54,30 @@ def test_older_release_is_installed_and_has_something_to_lose(site: Site, carrie
     assert OLD in site.page()
 
 
+def test_the_vendors_program_makes_keysets_where_the_registry_has_it(site: Site) -> None:
+    given = extra(OLD, circleci_namespace="keysets", circleci_secrets_keysets="vendor")
+    try:
+        check = site.run("secrets", given=given, arguments=["--check", "--diff"], name="secrets-vendor-check")
+        assert check.code == 0 and check.changed, said(check)
+        result = site.run("secrets", given=given, name="secrets-vendor")
+        assert result.code == 0, said(result)
+        secret = json.loads(site.kubectl("-n", "keysets", "get", "secret", "signing-keys", "-o", "json"))
+        assert secret["metadata"]["annotations"]["onprem.circleci-server/keysets"] == "vendor"
+        texts = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+        assert "SIGN_AND_VERIFY" in texts["signing-key"] and "DECRYPT_AND_ENCRYPT" in texts["encryption-key"]
+        assert site.kubectl("-n", "keysets", "get", "pods", "-o", "name") == ""
+        events = site.kubectl("-n", "keysets", "get", "events", "-o", "json")
+        assert "registry.site.example:5000/circleci/server-keysets@sha256:" in events
+        again = site.run("secrets", given=given, name="secrets-vendor-again")
+        assert (again.code, again.changed) == (0, {}), said(again)
+    finally:
+        site.kubectl("delete", "namespace", "keysets", "--ignore-not-found")
+    own = json.loads(site.kubectl("-n", NAMESPACE, "get", "secret", "signing-keys", "-o", "json"))
+    assert own["metadata"]["annotations"]["onprem.circleci-server/keysets"] == "own", "the registry was empty when they were made"
+    report = json.loads(verbs.read("bastion", f"{STATE}/reports/report.json"))
+    assert report["keysets"] == "own" and "tls.privateKey" in {row["key"] for row in report["secrets_in_values"]}
+
+
 def test_install_does_not_change_the_release(site: Site) -> None:
     result = site.run("install", given=extra(NEW), name="install-new")
     assert result.code == 2
