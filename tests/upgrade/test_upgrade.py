@@ -102,12 +102,16 @@ def test_upgrades_that_must_not_be_are_refused_before_anything_changes(site: Sit
     assert site.history() == before and points(site) == []
 
 
-def test_an_image_that_is_missing_is_found_while_circleci_runs(site: Site) -> None:
+def test_an_image_that_is_missing_and_another_chart_than_the_one_compared_are_found_while_circleci_runs(site: Site) -> None:
     before, pods = site.history(), site.running()
-    given = extra(NEW, {"kong.image.tag": "9.9.9-nowhere"}, **YES)
+    compared = {"name": "circleci-server", "version": NEW, "digest": "sha256:" + "0" * 64, "stand_in": True}
+    overlay = json.dumps({"format": "onprem.circleci_server/catalog-overlay/1", "release": NEW, "chart": compared, "sections": {}})
+    assert site.on("bastion", "sh", "-c", "cat > /root/other-chart.overlay.json", stdin=overlay.encode()).returncode == 0
+    given = extra(NEW, {"kong.image.tag": "9.9.9-nowhere"}, circleci_catalog_overlay="/root/other-chart.overlay.json", **YES)
     result = site.run("upgrade", given=given, name="upgrade-image-missing")
     assert result.code == 2
     assert "9.9.9-nowhere" in said(result), said(result)
+    assert f"the catalog was compared with has {compared['digest']}" in said(result) and "verb chart_check" in said(result), said(result)
     assert site.history() == before and points(site) == [] and site.running() == pods
 
 
