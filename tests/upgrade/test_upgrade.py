@@ -55,7 +55,10 @@ def test_older_release_is_installed_and_has_something_to_lose(site: Site, carrie
 
 
 def test_the_vendors_program_makes_keysets_where_the_registry_has_it(site: Site) -> None:
-    given = extra(OLD, circleci_namespace="keysets", circleci_secrets_keysets="vendor")
+    # A namespace of its own has another authority than the one that signed the certificate of the registry.
+    authority = json.loads(site.kubectl("-n", NAMESPACE, "get", "secret", "onprem-circleci-site-ca", "-o", "json"))["data"]["ca.crt"]
+    pem = base64.b64decode(authority).decode()
+    given = extra(OLD, circleci_namespace="keysets", circleci_secrets_keysets="vendor", circleci_ca_certificate=pem)
     try:
         check = site.run("secrets", given=given, arguments=["--check", "--diff"], name="secrets-vendor-check")
         assert check.code == 0 and check.changed, said(check)
