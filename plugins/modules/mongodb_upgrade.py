@@ -43,7 +43,7 @@ options:
     type: str
     default: kubectl
   wait_timeout:
-    description: Seconds that each version may take to start.
+    description: Seconds that each version may take to start. One whose image cannot be pulled for 120 seconds is given up before that.
     type: int
     default: 900
   progress_file:

@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional
 
 from ..helm.kube import MERGE_PATCH, KubeApi, KubeError, core, get_or_none
 from ..helm.releases import StoredRelease
+from ..helm.waiter import IMAGE_REASONS, Patience
 from .kubectl import OperationError, Place, Pods
 from .mongodb import Mongo
 from .postgres import Postgres
@@ -209,7 +210,16 @@ class Databases:
                 self._forget(store.place.pod)
             return container.get("image") == image and well
 
-        self._until(ready, f"{store.name} with image {image.rsplit('/', 1)[-1]} to be ready", lambda: self._why(store))
+        failing_since: list[float] = []
+
+        def hopeless() -> bool:
+            if not self._image_fails(store):
+                failing_since.clear()
+                return False
+            failing_since.append(self.clock())
+            return self.clock() - failing_since[0] >= Patience.image
+
+        self._until(ready, f"{store.name} with image {image.rsplit('/', 1)[-1]} to be ready", lambda: self._why(store), hopeless)
 
     def _forget(self, pod: str) -> None:
         try:
@@ -217,6 +227,11 @@ class Databases:
         except KubeError as error:
             if error.status != 404:
                 raise
+
+    def _image_fails(self, store: StatefulStore) -> bool:
+        pod = get_or_none(self.api, core(self.namespace, "pods", store.place.pod))
+        statuses = ((pod or {}).get("status") or {}).get("containerStatuses") or []
+        return any((((status.get("state") or {}).get("waiting")) or {}).get("reason") in IMAGE_REASONS for status in statuses)
 
     def _why(self, store: StatefulStore) -> str:
         """The state of the pod, and the last lines of a container that crashes."""
@@ -232,12 +247,15 @@ class Databases:
                 found.append(str(condition["message"]))
         return "; ".join(dict.fromkeys(found)) or "not ready"
 
-    def _until(self, done: Callable[[], bool], what: str, why: Optional[Callable[[], str]] = None) -> None:
-        deadline = self.clock() + self.patience
+    def _until(
+        self, done: Callable[[], bool], what: str, why: Optional[Callable[[], str]] = None, hopeless: Optional[Callable[[], bool]] = None
+    ) -> None:
+        """Wait until *done*, as long as there is patience and hope."""
+        began = self.clock()
         while not done():
             self.progress({"phase": "wait", "done": 0, "total": 0, "waiting_for": [what]})
-            if self.clock() >= deadline:
-                raise OperationError("waited", f"waited {self.patience:.0f} s for {what}" + (f": {why()}" if why else "") + ".")
+            if self.clock() - began >= self.patience or (hopeless is not None and hopeless()):
+                raise OperationError("waited", f"waited {self.clock() - began:.0f} s for {what}" + (f": {why()}" if why else "") + ".")
             self.sleep(1.0)
 
 

@@ -49,9 +49,9 @@ def layers(world: World, release: StoredRelease | None = None) -> Layers:
     return Layers(world.api, NS, documents, patience=Patience(total=60, poll=1), clock=world.clock, sleep=world.sleep)
 
 
-def databases(world: World, release: StoredRelease | None = None) -> Databases:
+def databases(world: World, release: StoredRelease | None = None, patience: float = 60) -> Databases:
     release = release or world.stored()
-    return Databases(world.api, world, NS, release, parse_documents(release.manifest), patience=60, clock=world.clock, sleep=world.sleep)
+    return Databases(world.api, world, NS, release, parse_documents(release.manifest), patience=patience, clock=world.clock, sleep=world.sleep)
 
 
 def replicas(world: World) -> dict[str, int]:
@@ -127,6 +127,24 @@ def test_a_version_that_does_not_start_gives_way_to_the_one_before(world: World)
         MongoUpgrade(databases(broken)).run(WAY)
     store = databases(broken).store("mongodb")
     assert store is not None and databases(broken).live_image(store) == image("4.4.15-debian-10-r8") and databases(broken).healthy(store)
+
+
+def test_an_image_that_does_not_come_ends_long_before_the_time_is_over() -> None:
+    lacking = World()
+    settle = lacking.settle
+
+    def refuse() -> None:
+        lacking.broken = {"mongodb"} if "mongodb" in replicas(lacking) and lacking.mongodb_program() == "5.0" else set()
+        settle()
+        if lacking.broken:
+            pod = lacking.api.objects[f"/api/v1/namespaces/{NS}/pods/mongodb-0"]
+            waiting = {"reason": "ErrImagePull" if lacking.now % 20 < 10 else "ImagePullBackOff", "message": "connection refused"}
+            pod["status"]["containerStatuses"] = [{"name": "mongodb", "state": {"waiting": waiting}}]
+
+    lacking.settle = refuse  # type: ignore[method-assign]
+    with pytest.raises(OperationError, match=r"MongoDB 5.0 did not start \(waited 12\d s for .* connection refused"):
+        MongoUpgrade(databases(lacking, patience=900)).run(WAY)
+    assert lacking.feature == "4.4" and lacking.mongodb_program() == "4.4"
 
 
 # --- restore points ---------------------------------------------------------------------------------------------------
