@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One sandbox with 4.9.5 on it; its tests in the order of the file, each building on the one before."""
+"""One sandbox; its tests in the order of files and lines, each building on the one before."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,13 @@ from sandbox import docker, layout, verbs  # noqa: E402 - the path is set above
 from sandbox.standin import chart  # noqa: E402 - as above
 
 NAMESPACE = "circleci-server"
-OLD, NEW = "4.9.5", "4.10.0"
+# test_path.py goes from the first to the last but one, test_upgrade.py goes on to the last.
+PATH = ("4.8.12", "4.9.5", "4.10.0")
+OLD, NEW = PATH[-2:]
+STATE = "/var/lib/onprem-circleci"
+POINTS = f"{STATE}/restore-points"
+# Changes that only a run can make: its record of what a person did, and the report of what it proved.
+NOT_PREDICTABLE = {"Find the first open gate", "Write the report"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -112,6 +120,35 @@ class Site:
     def page(self) -> str:
         return self.on("nomad1", "curl", "-sSk", "https://app.ci.site.example/").stdout
 
+    def points(self) -> list[str]:
+        """Restore points, oldest first."""
+        return self.on("bastion", "ls", POINTS).stdout.split()
+
+    # -- what goes wrong ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def cut_off_at_the_restore_point(self, host: str, address: str, port: int) -> Iterator[None]:
+        """*host* reaches no *port* of *address* as soon as a restore point begins, and does so again afterwards."""
+        cut = f"add table inet cut; add chain inet cut output {{ type filter hook output priority -10; }}; add rule inet cut output ip daddr {address} tcp dport {port} reject"
+        before = set(self.points())
+        ended = threading.Event()
+        done: list[subprocess.CompletedProcess[str]] = []
+
+        def watch() -> None:
+            while not ended.is_set() and not done:
+                if set(self.on("bastion", "ls", "-A", POINTS).stdout.split()) - before:
+                    done.append(self.on(host, "nft", cut))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+            self.on(host, "nft", "delete table inet cut")
+        assert done and done[0].returncode == 0, "it never came to the restore point, or nft refused the rule"
+
 
 def said(result: verbs.Result) -> str:
     """Messages of failed tasks, and the problems in the table that preflight shows above its own."""
@@ -122,6 +159,19 @@ def said(result: verbs.Result) -> str:
 def shown(result: verbs.Result) -> str:
     """What debug tasks told."""
     return json.dumps([told.get("msg", "") for _host, told in result.results("debug")], ensure_ascii=False)
+
+
+def changes(result: verbs.Result) -> set[tuple[str, str]]:
+    """Hosts and tasks that changed, without those that check mode cannot foresee."""
+    return {change for change in result.changes() if change[1].rpartition(" : ")[2] not in NOT_PREDICTABLE}
+
+
+def probed(result: verbs.Result) -> None:
+    """The probe job of this very run has come back from both clients."""
+    report = json.loads(verbs.read("bastion", f"{STATE}/reports/report.json"))
+    level = next(item for item in report["evidence"] if item["level"] == "infrastructure probe")
+    assert level["state"] == "passed" and {client["name"] for client in level["clients"]} == {"nomad1", "nomad2"}
+    assert result.code == 0, said(result)
 
 
 @pytest.fixture(scope="session")
@@ -139,8 +189,8 @@ def site(pytestconfig: pytest.Config) -> Site:
 
 @pytest.fixture(scope="session")
 def carried(site: Site) -> None:
-    """Both bundles on the bastion. The newer one is fetched beside the older one."""
-    for release in (OLD, NEW):
+    """The bundle of each release on the bastion. A newer one is fetched beside the older ones."""
+    for release in PATH:
         if site.on("bastion", "test", "-d", f"/srv/bundle-{release}").returncode == 0:
             continue
         result = site.run("bundle", given=extra(release), name=f"bundle-{release}")

@@ -5,38 +5,22 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from typing import Any
 
 import pytest
 
 from sandbox import tripwire, verbs
 
-from .conftest import NAMESPACE, NEW, OLD, Site, extra, said, shown
+from .conftest import NAMESPACE, NEW, OLD, POINTS, STATE, Site, changes, extra, probed, said, shown
 
-STATE = "/var/lib/onprem-circleci"
-POINTS = f"{STATE}/restore-points"
 YES: dict[str, Any] = {"circleci_upgrade_irreversible": ["mongodb-7.0", "helm-upgrade"]}
-# Changes that only a run can make: its record of what a person did, and the report of what it proved.
-NOT_PREDICTABLE = {"Find the first open gate", "Write the report"}
 
 told: dict[str, Any] = {}
 
 
-def points(site: Site) -> list[str]:
-    return site.on("bastion", "ls", POINTS).stdout.split()
-
-
-def changes(result: verbs.Result) -> set[tuple[str, str]]:
-    return {change for change in result.changes() if change[1].rpartition(" : ")[2] not in NOT_PREDICTABLE}
-
-
-def probed(result: verbs.Result) -> None:
-    """The probe job of this very run has come back from both clients."""
-    report = json.loads(verbs.read("bastion", f"{STATE}/reports/report.json"))
-    level = next(item for item in report["evidence"] if item["level"] == "infrastructure probe")
-    assert level["state"] == "passed" and {client["name"] for client in level["clients"]} == {"nomad1", "nomad2"}
-    assert result.code == 0, said(result)
+def new_points(site: Site) -> list[str]:
+    """Restore points that these tests have brought about."""
+    return [point for point in site.points() if point not in told["points"]]
 
 
 # --- before -----------------------------------------------------------------------------------------------------------
@@ -48,6 +32,7 @@ def test_older_release_is_installed_and_has_something_to_lose(site: Site, carrie
     result = site.run("install", given=extra(OLD), name="install-old")
     probed(result)
     assert site.release() == (OLD, "deployed")
+    told["points"] = site.points()
     site.sql("INSERT INTO standin_records (document, written_by) VALUES ('before', 'test')")
     site.mongo("db.getSiblingDB('circle_ghe').standin.replaceOne({_id:'before'},{value:'kept'},{upsert:true})")
     site.artifact("artifact of a job before the upgrade")
@@ -102,7 +87,7 @@ def test_upgrades_that_must_not_be_are_refused_before_anything_changes(site: Sit
     result = site.run("upgrade", given=given, name="upgrade-refused")
     assert result.code == 2 and result.changed == {}
     assert [word for word in expected if word not in said(result)] == [], said(result)
-    assert site.history() == before and points(site) == []
+    assert site.history() == before and new_points(site) == []
 
 
 def test_an_image_that_is_missing_and_another_chart_than_the_one_compared_are_found_while_circleci_runs(site: Site) -> None:
@@ -115,7 +100,7 @@ def test_an_image_that_is_missing_and_another_chart_than_the_one_compared_are_fo
     assert result.code == 2
     assert "9.9.9-nowhere" in said(result), said(result)
     assert f"the catalog was compared with has {compared['digest']}" in said(result) and "verb chart_check" in said(result), said(result)
-    assert site.history() == before and points(site) == [] and site.running() == pods
+    assert site.history() == before and new_points(site) == [] and site.running() == pods
 
 
 def test_the_plan_is_printed_and_check_mode_changes_nothing(site: Site) -> None:
@@ -124,7 +109,7 @@ def test_the_plan_is_printed_and_check_mode_changes_nothing(site: Site) -> None:
     assert result.code == 0, said(result)
     for expected in (f"{OLD} → {NEW}", "mongodb-7.0", "cannot be undone", "MongoDB goes by 5.0, 6.0, 7.0", "reality-check"):
         assert expected in shown(result), expected
-    assert site.history() == before and points(site) == [] and site.running() == pods
+    assert site.history() == before and new_points(site) == [] and site.running() == pods
 
 
 # --- strangers --------------------------------------------------------------------------------------------------------
@@ -179,7 +164,7 @@ kubectl --kubeconfig /root/only-here config set-context --current --user=only-he
         refused = site.run("upgrade", given=extra(NEW, circleci_kubeconfig="/root/only-here", **YES), name="upgrade-only-here")
         assert refused.code == 2
         assert "lacks a right" in said(refused), said(refused)
-        assert points(site) == []
+        assert new_points(site) == []
     finally:
         site.kubectl("-n", NAMESPACE, "delete", "rolebinding/only-here", "serviceaccount/only-here")
         site.on("bastion", "rm", "-f", "/root/only-here")
@@ -211,6 +196,24 @@ def test_the_application_layer_goes_down_and_comes_up(site: Site) -> None:
     assert (again.code, again.changed) == (0, {})
 
 
+# --- an image that cannot be pulled, before anything is migrated --------------------------------------------------------
+
+
+def test_an_image_that_cannot_be_pulled_before_the_migration_ends_where_it_began(site: Site) -> None:
+    # Everything was proved; then the node loses the way to the registry, and has no image of the newer release yet.
+    pods = site.running()
+    with site.cut_off_at_the_restore_point("node1", "10.93.0.11", 5000):
+        result = site.run("upgrade", given=extra(NEW, **YES), name="upgrade-no-pull")
+    message = said(result)
+    assert result.code == 2
+    for expected in ("MongoDB 5.0 did not start", "ImagePull", "nothing is lost", f"{OLD} runs again"):
+        assert expected in message, message
+    assert site.release() == (OLD, "deployed") and site.running() == pods and OLD in site.page()
+    assert '"4.4"' in site.mongo("db.adminCommand({getParameter: 1, featureCompatibilityVersion: 1})")
+    assert site.sql("SELECT document FROM standin_records WHERE written_by = 'test'") == ["before"]
+    assert len(new_points(site)) == 1
+
+
 # --- a failure after the migration, and the restore ---------------------------------------------------------------------
 
 
@@ -220,7 +223,7 @@ def test_a_failure_after_the_migration_stops_and_tells_what_a_restore_would_lose
     result = site.run("upgrade", given=given, name="upgrade-fails-late")
     assert result.code == 2
     message = said(result)
-    (told["point"],) = points(site)
+    told["point"] = new_points(site)[-1]
     for expected in ("frontend", "cannot be scheduled", told["point"], "Lost is everything that happened in CircleCI since", "circleci_rollback_confirmed"):
         assert expected in message, message
     assert site.release()[0] == NEW and site.running() == {}
@@ -300,24 +303,8 @@ def test_a_cluster_that_goes_away_in_the_middle_is_said(site: Site) -> None:
     check = site.run("upgrade", given=extra(NEW, **YES), arguments=["--check", "--diff"], name="upgrade-check-again")
     assert check.code == 0, said(check)
     told["predicted"] = changes(check)
-    cut = "add table inet cut; add chain inet cut output { type filter hook output priority -10; }; add rule inet cut output ip daddr 10.93.0.21 tcp dport 6443 reject"
-    before = set(points(site))
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.is_set():
-            if [name for name in site.on("bastion", "ls", "-A", POINTS).stdout.split() if name not in before]:
-                site.on("bastion", "nft", cut)
-                return
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with site.cut_off_at_the_restore_point("bastion", "10.93.0.21", 6443):
         result = site.run("upgrade", given=extra(NEW, **YES), name="upgrade-cut-off")
-    finally:
-        ended.set()
-        watcher.join()
-        site.on("bastion", "nft", "delete table inet cut")
     told["made"] = changes(result)
     assert result.code == 2
     assert "cannot be reached" in said(result) or "refused" in said(result), said(result)
@@ -349,7 +336,7 @@ def test_a_second_upgrade_and_a_check_change_nothing(site: Site) -> None:
 
 def test_secrets_are_in_no_output_and_nothing_reached_outside(site: Site) -> None:
     canaries = [value for value in verbs.made_secrets().values() if value.startswith("canary")]
-    record = json.loads(verbs.read("bastion", f"{POINTS}/{points(site)[0]}/secrets.json"))
+    record = json.loads(verbs.read("bastion", f"{POINTS}/{told['point']}/secrets.json"))
     kept = {f"{item['metadata']['name']}/{key}": base64.b64decode(value).decode("utf-8", "replace") for item in record for key, value in item["data"].items()}
     del kept["github-secret/clientId"]  # everybody who logs in sees it
     secrets = {text for text in [*canaries, *kept.values()] if len(text) >= 16 and "\n" not in text.strip()}
