@@ -103,6 +103,23 @@ def current(revisions: list[StoredRelease]) -> Optional[StoredRelease]:
     return revisions[-1] if revisions else None
 
 
+def installed_version(api: KubeApi, namespace: str, chart: str = "circleci-server") -> str:
+    """Version of *chart* in the newest revision that Helm keeps in the namespace, whether it became ready or not; empty when there is none."""
+    listed = api.request("GET", core(namespace, "secrets"), {"labelSelector": "owner=helm"}).get("items") or []
+    newest: dict[str, tuple[int, str]] = {}
+    for item in listed:
+        labels, packed = item["metadata"].get("labels") or {}, (item.get("data") or {}).get("release")
+        name, revision = str(labels.get("name") or ""), int(labels.get("version") or 0)
+        if packed and revision > newest.get(name, (-1, ""))[0]:
+            newest[name] = revision, packed
+    # Releases of other charts may lie in the namespace, too.
+    for _revision, packed in newest.values():
+        metadata = (decode(packed).get("chart") or {}).get("metadata") or {}
+        if metadata.get("name") == chart:
+            return str(metadata.get("version") or "")
+    return ""
+
+
 def differing_keys(have: Any, want: Any, path: str = "") -> list[str]:
     """The keys at which two sets of values differ. Names only: the values may be secret."""
     if isinstance(have, dict) and isinstance(want, dict):

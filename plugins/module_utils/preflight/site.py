@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Optional
 
-from ..helm.kube import KubeApi, KubeError, core
-from ..helm.releases import decode
+from ..helm.kube import KubeApi, KubeError
+from ..helm.releases import installed_version
 from .findings import OK, PROBLEM, WARNING, Finding
 from .platform import Holder, check_ports, check_said, check_storage, detected, read_holders
 
@@ -82,7 +82,7 @@ def read_cluster(api: KubeApi, namespace: str, *, secrets: bool) -> ClusterFacts
             api_groups=[str(group["name"]) for group in api.request("GET", "/apis").get("groups") or ()],
             secrets={item["metadata"]["name"]: sorted(item.get("data") or {}) for item in found.get("items") or ()},
             holders=read_holders(api),
-            installed=installed_release(api, namespace),
+            installed=installed_version(api, namespace),
         )
     except KubeError as error:
         return ClusterFacts(error=error.sentence)
@@ -282,23 +282,6 @@ def ask_registry(host: str, username: str, password: str, ca_certificate: str) -
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         return RegistryAnswer(error=str(reason) or type(error).__name__)
-
-
-def installed_release(api: KubeApi, namespace: str, chart: str = "circleci-server") -> str:
-    """Version of *chart* in the newest revision that Helm keeps in the namespace, whether it became ready or not; empty when there is none."""
-    listed = api.request("GET", core(namespace, "secrets"), {"labelSelector": "owner=helm"}).get("items") or []
-    newest: dict[str, tuple[int, str]] = {}
-    for item in listed:
-        labels, packed = item["metadata"].get("labels") or {}, (item.get("data") or {}).get("release")
-        name, revision = str(labels.get("name") or ""), int(labels.get("version") or 0)
-        if packed and revision > newest.get(name, (-1, ""))[0]:
-            newest[name] = revision, packed
-    # Releases of other charts may lie in the namespace, too.
-    for _revision, packed in newest.values():
-        metadata = (decode(packed).get("chart") or {}).get("metadata") or {}
-        if metadata.get("name") == chart:
-            return str(metadata.get("version") or "")
-    return ""
 
 
 def check_step(facts: ClusterFacts, release: Mapping[str, Any]) -> Finding:

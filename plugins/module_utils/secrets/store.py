@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Protocol
 
 from ..helm.kube import SITE_ANNOTATION, KubeApi, KubeError, core, get_or_none, owner_of
+from ..helm.releases import installed_version
 from . import generate, pki
 
 PLAN_FORMAT = "onprem.circleci_server/secret-plan/1"
@@ -88,6 +89,12 @@ def decode(data: str, encoding: str) -> str:
     if encoding == "base64":
         raw = base64.b64decode(raw, validate=True)
     return raw.decode()
+
+
+def _minor(release: str) -> tuple[int, ...]:
+    """``4.10.0`` and ``4.10`` are ``(4, 10)``; empty when it is no release."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return (int(found[1]), int(found[2])) if found else ()
 
 
 class SecretStore:
@@ -410,7 +417,7 @@ class Keeper:
                     return "skip"
                 self.report.errors.append(f"Secret {name} is missing and cannot be made: {', '.join(lacking)} is empty.")
                 return "skip"
-            if item.get("bound_to_data") and self.store.data_exists and name not in self.regenerate_lost:
+            if item.get("bound_to_data") and self.store.data_exists and name not in self.regenerate_lost and not self._is_new(item):
                 self.report.errors.append(
                     f"Secret {name} is missing, yet data of an earlier installation is there (volumes of the databases in "
                     f"namespace {self.store.site.namespace}): a new one would not fit it. Name the escrow copy that holds it "
@@ -441,6 +448,12 @@ class Keeper:
             self._note(name, item, [text + hint for text in problems], "present")
             return "skip"
         return "metadata" if self._metadata_gaps(item) else "present"
+
+    def _is_new(self, item: Mapping[str, Any]) -> bool:
+        """Whether the product has this Secret only since a release after the one that is installed, so that no data can need it."""
+        since = _minor(str(item.get("since") or ""))
+        installed = _minor(installed_version(self.store.api, self.store.site.namespace)) if since else ()
+        return bool(since and installed) and installed < since
 
     def _foreign_owner(self, item: Mapping[str, Any]) -> str:
         annotations = (self.store.objects[str(item["name"])].get("metadata") or {}).get("annotations") or {}

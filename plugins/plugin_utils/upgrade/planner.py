@@ -78,6 +78,8 @@ class UpgradePlan:
     """What a person must do to the cluster before the run can go on; empty when nothing."""
     consent: str = ""
     """The yes that is missing for what cannot be undone; empty when it was given or nothing needs it."""
+    new_secrets: tuple[str, ...] = ()
+    """Secrets of the next release that the one before it does not have."""
 
     @property
     def needed(self) -> bool:
@@ -97,6 +99,8 @@ class UpgradePlan:
             if rows:
                 found.append(f"{title}:")
                 found += [f"- {_row(step)}" for step in rows]
+        if self.new_secrets:
+            found.append(f"New Secrets: {', '.join(self.new_secrets)}. Run the verb secrets with circleci_release \"{self.path[1]}\" first; it makes them.")
         if self.mongodb:
             found.append(f"MongoDB goes by {', '.join(step.version for step in self.mongodb)}.")
         named = [step.id for step in self.irreversible]
@@ -140,6 +144,7 @@ def plan_upgrade(situation: Situation, catalog: Catalog | None = None) -> Upgrad
         problems=(),
         warnings=tuple(_warnings(situation, catalog, hop)),
         gate=_kubernetes_gate(situation, catalog, hop),
+        new_secrets=_new_secrets(catalog, hop),
     )
     if len(path) > 2:
         problems.append(
@@ -225,6 +230,12 @@ def _warnings(situation: Situation, catalog: Catalog, hop: tuple[str, str]) -> l
     if disputed:
         found.append(f"the vendor's pages contradict each other about: {'; '.join(disputed)}. Read the upgrade page of {hop[1]} first.")
     return found
+
+
+def _new_secrets(catalog: Catalog, hop: tuple[str, str]) -> tuple[str, ...]:
+    # A release that must not be used may be left.
+    before = {secret.name for secret in catalog.secrets(catalog.last_patch(minor_of(hop[0])))}
+    return tuple(secret.name for secret in catalog.secrets(hop[1]) if secret.name not in before and secret.made_by != "chart" and not secret.condition)
 
 
 def _mongo_steps(situation: Situation, catalog: Catalog, target: str, problems: list[str]) -> tuple[MongoStep, ...]:

@@ -367,6 +367,15 @@ def _tls(facts: SiteFacts, own_registry: bool, own_object_storage: bool, extra: 
     return found
 
 
+def _first_minors(catalog: Catalog) -> dict[str, str]:
+    """Since when the product has each Secret: data of an older release cannot need it."""
+    first: dict[str, str] = {}
+    for minor in catalog.minors():
+        for spec in catalog.secrets(catalog.last_patch(minor)):
+            first.setdefault(spec.name, minor)
+    return first
+
+
 def secret_plan(
     facts: SiteFacts,
     catalog: Catalog,
@@ -381,12 +390,14 @@ def secret_plan(
     items += _operator(facts) + _product(facts, catalog) + _databases(facts)
     # One Secret with one password per service: the chart would make them at random, and databases and Secrets drift
     # apart when it renders again without the cluster.
+    since = _first_minors(catalog)
     items += [
         {
             "name": spec.name,
             "maker": "alphanumeric",
             "adopt": True,
             "bound_to_data": True,
+            "since": since[spec.name],
             "labels": {"app.kubernetes.io/instance": facts.release_name},
             "keys": [_password(key.name, APP_PASSWORD_LENGTH) for key in spec.keys],
             "purpose": f"database password of {spec.name}",

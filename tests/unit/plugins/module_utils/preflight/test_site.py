@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.kube import KubeError
-from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.releases import encode
+from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.releases import encode, installed_version
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight import site
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import (
     OK,
@@ -167,14 +167,14 @@ def test_steps_cannot_be_left_out(installed: str, level: str) -> None:
 
 def test_the_installed_release_is_the_one_that_helm_keeps() -> None:
     api = FakeKube("circleci-server")
-    assert site.installed_release(api, "circleci-server") == ""
+    assert installed_version(api, "circleci-server") == ""
     # Somebody else's release in the same namespace has seen more revisions.
     for release, revision, version in (("circleci-server", 1, "4.8.12"), ("circleci-server", 2, "4.9.5"), ("ingress", 12, "1.2.3")):
         payload = encode({"name": release, "version": revision, "chart": {"metadata": {"name": release, "version": version}}})
         name = f"sh.helm.release.v1.{release}.v{revision}"
         labels = {"owner": "helm", "name": release, "version": str(revision)}
         api.put(f"/api/v1/namespaces/circleci-server/secrets/{name}", {"metadata": {"name": name, "labels": labels}, "data": {"release": payload}})
-    assert site.installed_release(api, "circleci-server") == "4.9.5"
+    assert installed_version(api, "circleci-server") == "4.9.5"
 
 
 def test_end_of_support_is_a_warning() -> None:

@@ -23,6 +23,9 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog imp
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.model import site_facts
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secret_plan
 from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.helm.fake_kube import FakeKube
+from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.helm.test_lifecycle import (
+    release as helm_release,
+)
 
 NS = "circleci-server"
 DOMAIN = "ci.site.example"
@@ -244,6 +247,25 @@ def test_lost_keyset_with_data_is_refused_until_it_is_named(api: FakeKube) -> No
     assert api.writes() == []
     again = keeper(api, regenerate_lost=["signing-keys"]).present()
     assert states(again)["signing-keys"] == "created"
+
+
+@pytest.mark.parametrize(
+    ("installed", "chart", "made_anew"),
+    [("4.8.12", "circleci-server", True), ("4.9.3", "circleci-server", False), ("", "", False), ("1.0.0", "somebody-elses", False)],
+    ids=["older", "has-it", "unknown", "foreign"],
+)
+def test_password_of_a_service_that_is_new_in_the_next_release_is_no_lost_one(api: FakeKube, installed: str, chart: str, made_anew: bool) -> None:
+    name = "lock-job-provider-internalapi"
+    del api.objects[f"/api/v1/namespaces/{NS}/secrets/{name}"]
+    api.put(f"/api/v1/namespaces/{NS}/persistentvolumeclaims/data-postgresql-0", {"metadata": {"name": "data-postgresql-0"}})
+    if installed:
+        helm_release(api, 1, installed, chart=chart)
+    report = keeper(api, plan(release="4.9.5")).present()
+    if made_anew:
+        assert (report.errors, states(report)[name]) == ([], "created")
+        del api.objects[f"/api/v1/namespaces/{NS}/secrets/domain-service"]
+        report, name = keeper(api, plan(release="4.9.5")).present(), "domain-service"
+    assert any(f"Secret {name} is missing, yet data" in text for text in report.errors)
 
 
 def test_without_metadata_a_secret_of_the_operator_gets_it(api: FakeKube) -> None:

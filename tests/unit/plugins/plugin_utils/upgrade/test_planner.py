@@ -47,6 +47,20 @@ def test_mongodb_goes_by_every_version_between() -> None:
     assert plan("4.7.15", "4.8.12", mongodb="3.6.22-debian-9-r38").mongodb == ()
 
 
+@pytest.mark.parametrize(
+    ("installed", "target", "names"),
+    [
+        ("4.8.12", "4.9.5", ("lock-job-provider-internalapi",)),
+        ("4.3.9", "4.7.15", ("approval-job-provider-service", "authentication-service")),
+        ("4.9.5", "4.10.0", ()),
+    ],
+)
+def test_secrets_that_are_new_are_named_with_the_verb_that_makes_them(installed: str, target: str, names: tuple[str, ...]) -> None:
+    found = plan(installed, target)
+    assert found.new_secrets == names
+    assert (f"New Secrets: {', '.join(names)}. Run the verb secrets" in "\n".join(found.lines())) == bool(names)
+
+
 def test_irreversible_steps_want_a_yes_by_name() -> None:
     situation = Situation(target="4.10.0", installed="4.9.5", kubernetes="1.33.0", mongodb="4.4.15", accepted=("helm-upgrade",))
     problem = plan_upgrade(situation).consent
