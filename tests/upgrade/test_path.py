@@ -129,11 +129,14 @@ def test_a_release_further_away_is_refused_with_the_way_to_it(site: Site) -> Non
 @pytest.mark.parametrize(("start", "target"), list(itertools.pairwise(PATH[:-1])))
 def test_a_hop_does_what_its_plan_has_said(site: Site, start: str, target: str) -> None:
     before = site.points()
+    brought = site.run("secrets", given=extra(target), name=f"secrets-{target}")
+    assert brought.code == 0, said(brought)
     check = site.run("upgrade", given=extra(target), arguments=["--check", "--diff"], name=f"upgrade-{target}-check")
     assert check.code == 0, said(check)
     assert site.release() == (start, "deployed") and site.points() == before
     printed = plan_of(check)
     assert printed[0].endswith(f"{start} → {target}"), shown(check)
+    assert bool(brought.changed) == any(line.startswith("New Secrets: ") for line in printed), brought.changes()
     # Steps that a person does, or that nobody can decide from the site alone, are printed with a mark.
     steps = {line[2:].partition(":")[0]: line for line in printed if line.startswith("- ")}
     ours = [name for name, line in steps.items() if "by you" not in line and "only if" not in line]
