@@ -166,8 +166,10 @@ def changes(result: verbs.Result) -> set[tuple[str, str]]:
     return {change for change in result.changes() if change[1].rpartition(" : ")[2] not in NOT_PREDICTABLE}
 
 
-def probed(result: verbs.Result) -> None:
+def probed(site: Site, result: verbs.Result) -> None:
     """The probe job of this very run has come back from both clients."""
+    for client in ("nomad1", "nomad2"):
+        (site.logs / f"{client}.journal").write_text(site.on(client, "journalctl", "--unit", "nomad", "--no-pager", "--lines", "400").stdout, encoding="utf-8")
     report = json.loads(verbs.read("bastion", f"{STATE}/reports/report.json"))
     level = next(item for item in report["evidence"] if item["level"] == "infrastructure probe")
     assert level["state"] == "passed" and {client["name"] for client in level["clients"]} == {"nomad1", "nomad2"}

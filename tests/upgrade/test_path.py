@@ -112,7 +112,7 @@ def plan_of(result: verbs.Result) -> list[str]:
 def test_the_first_release_of_the_path_is_installed(site: Site, carried: None) -> None:
     made = site.run("secrets", given=extra(FIRST), name="secrets-first")
     assert made.code == 0, said(made)
-    probed(site.run("install", given=extra(FIRST), name="install-first"))
+    probed(site, site.run("install", given=extra(FIRST), name="install-first"))
     assert site.release() == (FIRST, "deployed") and FIRST in site.page()
     site.sql(f"INSERT INTO standin_records ({schema.column(FIRST)}, written_by) VALUES ('carried', 'path')")
     site.mongo("db.getSiblingDB('circle_ghe').standin.replaceOne({_id:'path'},{value:'carried'},{upsert:true})")
@@ -143,7 +143,7 @@ def test_a_hop_does_what_its_plan_has_said(site: Site, start: str, target: str) 
     assert sorted(set(ours) - set(SEEN)) == [], "a step that this test has no eye for"
     yes = [name for name in ours if "cannot be undone" in steps[name]]
     result = site.run("upgrade", given=extra(target, circleci_upgrade_irreversible=yes), name=f"upgrade-{target}")
-    probed(result)
+    probed(site, result)
     assert plan_of(result) == printed
     hop = Hop(site, start, target, printed, before, result)
     assert [name for name in ours if not SEEN[name](hop)] == []

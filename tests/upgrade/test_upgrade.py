@@ -30,7 +30,7 @@ def test_older_release_is_installed_and_has_something_to_lose(site: Site, carrie
     made = site.run("secrets", given=extra(OLD))
     assert made.code == 0, said(made)
     result = site.run("install", given=extra(OLD), name="install-old")
-    probed(result)
+    probed(site, result)
     assert site.release() == (OLD, "deployed")
     told["points"] = site.points()
     site.sql("INSERT INTO standin_records (document, written_by) VALUES ('before', 'test')")
@@ -277,7 +277,7 @@ def test_the_restore_brings_back_what_was_there_and_not_what_came_after(site: Si
 
 def test_install_finds_the_older_release_in_order(site: Site) -> None:
     result = site.run("install", given=extra(OLD), name="install-old-again")
-    probed(result)
+    probed(site, result)
     again = site.run("install", given=extra(OLD), name="install-old-once-more")
     assert (again.code, again.changed) == (0, {}), again.changes()
 
@@ -313,7 +313,7 @@ def test_a_cluster_that_goes_away_in_the_middle_is_said(site: Site) -> None:
 
 def test_the_same_command_goes_on_and_ends_with_the_new_release(site: Site) -> None:
     result = site.run("upgrade", given=extra(NEW, **YES))
-    probed(result)
+    probed(site, result)
     told["made"] |= changes(result)
     assert site.release() == (NEW, "deployed") and all(site.running().values()) and NEW in site.page()
     assert site.sql("SELECT record FROM standin_records WHERE written_by = 'test'") == ["before"]

@@ -123,6 +123,17 @@ def test_a_client_that_is_just_starting_is_waited_for() -> None:
     assert lab.run("nomad1", "nomad2").passed
 
 
+@pytest.mark.parametrize(("seconds", "passed"), [(150, True), (200, False)])
+def test_servers_that_have_begun_anew_are_given_the_time_in_which_clients_come_back(seconds: int, passed: bool) -> None:
+    lab = Lab()
+
+    def back_one_by_one(_method: str, _path: str) -> None:
+        lab.nomad.node_list[:] = [node("nomad1")] * (lab.clock.now > 1040) + [node("nomad2")] * (lab.clock.now > 1000 + seconds)
+
+    lab.nomad.before = back_one_by_one
+    assert lab.run("nomad1", "nomad2").passed == passed
+
+
 def test_no_client_at_all() -> None:
     lab = Lab()
     outcome = lab.run()
