@@ -73,6 +73,15 @@ def _stores(variables: t.Mapping[str, t.Any]) -> int:
         raise AnsibleError(str(error)) from error
 
 
+def _unnamed(verb: str, variables: t.Mapping[str, t.Any], values: t.Mapping[str, t.Any], argument: site_arguments.Argument) -> list[site_arguments.Problem]:
+    """Groups of a cloud are known by the name of their site: two sites with the same one would take each other's rules away."""
+    sites = list(variables.get("groups", {}).get("circleci_sites", []))
+    if verb != "cloud_prepare" or len(sites) < 2 or values.get(argument.name, argument.default) != argument.default:
+        return []
+    found = f"found {argument.default!r}, the default, and the inventory has {len(sites)} sites"
+    return [site_arguments.Problem(argument.name, found, "a short name of its own for each site", missing=True)]
+
+
 class ActionModule(ActionBase):
     """Compare the variables of the current host with arguments.yml."""
 
@@ -105,6 +114,7 @@ class ActionModule(ActionBase):
             role_options=site_arguments.role_option_names(),
             catalog=_CatalogFacts(),
         )
+        problems += _unnamed(options["verb"], variables, values, arguments["circleci_site"])
         if options["verb"] in ("preflight", "plan", "install"):
             problems += [site_arguments.Problem.from_sentence(text) for text in object_storage.problems(Catalog.load(), values, _stores(variables))]
         result: dict[str, t.Any] = {

@@ -194,6 +194,8 @@ def _check_address(value: str) -> bool:
 
 _TEXT_CHECKS: dict[str, tuple[t.Callable[[str], bool], str]] = {
     "label": (lambda v: bool(_LABEL.fullmatch(v)), "a DNS label: 1 to 63 lower-case letters, digits and hyphens"),
+    # What Helm takes.
+    "release_name": (lambda v: bool(_LABEL.fullmatch(v)) and len(v) <= 53, "1 to 53 lower-case letters, digits and hyphens"),
     "domain": (lambda v: bool(_HOSTNAME.fullmatch(v)) and "." in v and v == v.lower(), "a lower-case domain name without a scheme, such as ci.example.com"),
     "hostname": (lambda v: bool(_HOSTNAME.fullmatch(v)), "a host name without a scheme"),
     "host_port": (_check_host_port, "host or host:port without a scheme and path, such as registry.example.com:5000"),

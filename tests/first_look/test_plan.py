@@ -151,3 +151,11 @@ def test_what_set_a_value_is_said_on_the_screen(world: World) -> None:
     assert not any(line.startswith("kong") for line in told)
     nothing = world.run("plan", "single-site", local=SINGLE, extra={"circleci_explain": "nonsense"})
     assert "No Helm value of this site has 'nonsense' in its key" in str(nothing.events)
+
+
+def test_two_sites_of_one_name_would_share_the_firewall_of_their_cloud(world: World) -> None:
+    extra = {"circleci_platform": "eks", "circleci_cloud_region": "us-west-2", "circleci_cloud_network": "vpc-1", "circleci_cloud_endpoint": "http://127.0.0.1:1"}
+    sites = ("bastion.tokyo.example.com", "bastion.osaka.example.com")
+    hosts = {sites[0]: {"circleci_site": "site"}}
+    result = world.run("cloud_prepare", "multi-site", local=sites, extra=extra, hosts=hosts, arguments=["--check"])
+    assert result.messages().count("circleci_site: found 'site', the default, and the inventory has 2 sites") == 1

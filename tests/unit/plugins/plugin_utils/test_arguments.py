@@ -70,6 +70,7 @@ def test_release_without_quotes_is_explained() -> None:
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
+        ("circleci_release_name", "c" * 54),
         ("circleci_state_dir", "/"),
         ("circleci_state_dir", ""),
         ("circleci_state_dir", "state"),
