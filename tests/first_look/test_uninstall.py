@@ -60,11 +60,12 @@ def test_a_site_that_has_not_said_yes_loses_no_host_when_another_has(world: Worl
     assert result.messages().count("with circleci_uninstall_confirmed: true") == 1
 
 
-@pytest.mark.parametrize("said", [False, "false", "true"])
-def test_a_host_alone_is_asked_too(world: World, said: Any) -> None:
-    extra = {"circleci_uninstall_confirmed": said}
+@pytest.mark.parametrize(("said", "data"), [(False, False), ("false", False), ("true", False), (True, "false")])
+def test_a_host_alone_is_asked_too(world: World, said: Any, data: Any) -> None:
+    extra = {"circleci_uninstall_confirmed": said, "circleci_uninstall_data": data}
     result = world.run("uninstall", "multi-site", local=(), extra=extra, arguments=["--limit", "nomad1.osaka.example.com"])
     assert result.code == 2 and f"circleci_uninstall_confirmed is {json.dumps(said)}" in result.messages()
+    assert f"circleci_uninstall_data is {json.dumps(data)}" in result.messages()
     assert result.stats["nomad1.osaka.example.com"]["unreachable"] == 0
 
 

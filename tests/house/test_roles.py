@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,19 @@ def test_registries_of_two_distributions_do_not_share_their_packages_on_the_cont
     up = [path(copied, "ansible.builtin.copy", "src", "circleci_registry_feed", name) for name in names]
     assert down == up and len(set(up)) == 2
     assert fetched["throttle"] == 1
+
+
+def test_a_text_that_says_false_is_not_taken_for_true() -> None:
+    """Options that stand in an inventory as they are come as texts out of INI files and --extra-vars; the gate looks at site variables only."""
+    arguments = load(ROOT / "arguments.yml")["arguments"]
+    bridges = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("playbooks/**/*.yml") if not path.name.endswith(".meta.yml"))
+    wrong = []
+    for role in ROLES:
+        texts = {path: path.read_text(encoding="utf-8") for folder in ("tasks", "templates", "vars") for path in role.glob(f"{folder}/*")}
+        for name, option in options(role).items():
+            if option["type"] != "bool" or name in arguments or f"{name}:" in bridges:
+                continue
+            # A module turns the text into what it says; Jinja does not.
+            use = re.compile(rf"\b{name}\b(?! \| bool)(?! }}}}\")")
+            wrong += [f"{path.relative_to(ROOT)}: {name}" for path, text in texts.items() if use.search(text)]
+    assert wrong == []
