@@ -20,6 +20,9 @@ from typing import Any, Optional
 
 from .objects import Masker
 
+SYSTEM_AUTHORITIES = "/etc/ssl/certs:/etc/pki/tls/certs"
+"""Where Go looks for authorities on Linux."""
+
 
 class HelmError(Exception):
     """helm failed. C(kind): chart (it cannot be had) or helm."""
@@ -127,14 +130,17 @@ class Helm:
     def values_file(self, values: Mapping[str, Any]) -> Path:
         return self.secret_file("values.json", json.dumps(values))
 
-    def run(self, arguments: Sequence[str], *, cluster: bool = False, kind: str = "helm") -> str:
-        """The standard output. Nothing secret may stand among the arguments."""
+    def run(self, arguments: Sequence[str], *, cluster: bool = False, kind: str = "helm", authorities: str = "") -> str:
+        """The standard output. Nothing secret may stand among the arguments. C(authorities) is a folder of those to trust beside the system's."""
         command = [self.binary, *arguments]
         if cluster:
             command += ["--kubeconfig", self.kubeconfig, "--namespace", self.namespace]
             if self.context:
                 command += ["--kube-context", self.context]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HELM_", "KUBE"))}
+        if authorities:
+            # Option --ca-file would take the place of the system's, and a registry of somebody else has a certificate that these signed.
+            environment["SSL_CERT_DIR"] = f"{os.environ.get('SSL_CERT_DIR') or SYSTEM_AUTHORITIES}:{authorities}"
         for name in ("CACHE", "CONFIG", "DATA"):
             environment[f"HELM_{name}_HOME"] = str(self.scratch / name.lower())
         try:
@@ -155,10 +161,10 @@ class Helm:
             if not path.exists():
                 raise HelmError(f"there is no chart at {source.chart}", "chart")
             return self._described(path, source)
-        login = self._login(source)
+        login, authorities = self._login(source), self._authorities(source)
         target = self.scratch / "chart"
         target.mkdir(exist_ok=True)
-        self.run(["pull", source.chart, "--version", source.version, "--destination", str(target), *login], kind="chart")
+        self.run(["pull", source.chart, "--version", source.version, "--destination", str(target), *login], kind="chart", authorities=authorities)
         archives = sorted(target.glob("*.tgz"))
         if len(archives) != 1:
             raise HelmError(f"helm pull {source.chart} brought {len(archives)} archives instead of one", "chart")
@@ -170,11 +176,15 @@ class Helm:
             auth = base64.b64encode(f"{source.username}:{source.password}".encode()).decode()
             path = self.secret_file("registry.json", json.dumps({"auths": {source.registry: {"auth": auth}}}))
             arguments += ["--registry-config", str(path)]
-        if source.ca_certificate:
-            arguments += ["--ca-file", str(self.secret_file("registry-ca.pem", source.ca_certificate))]
         if source.plain_http:
             arguments.append("--plain-http")
         return arguments
+
+    def _authorities(self, source: Source) -> str:
+        if not source.ca_certificate:
+            return ""
+        (self.scratch / "authorities").mkdir(exist_ok=True)
+        return str(self.secret_file("authorities/registry-ca.pem", source.ca_certificate).parent)
 
     def _described(self, path: Path, source: Source) -> Chart:
         text = self.run(["show", "chart", str(path)], kind="chart")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import http.client
 import re
-import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any, Optional
 
 from ..helm.kube import KubeApi, KubeError
 from ..helm.releases import installed_version
+from ..url_openers import token_opener
 from .findings import OK, PROBLEM, WARNING, Finding
 from .platform import Holder, check_ports, check_said, check_storage, detected, read_holders
 
@@ -271,11 +271,11 @@ def ask_registry(host: str, username: str, password: str, ca_certificate: str) -
     token = base64.b64encode(f"{username}:{password}".encode()).decode()
     request = urllib.request.Request(f"https://{host}/v2/", headers={"Authorization": f"Basic {token}"})
     try:
-        context = ssl.create_default_context(cadata=ca_certificate or None)
-    except (OSError, ValueError):
+        opener = token_opener(ca_certificate, proxy=False)
+    except ValueError:
         return RegistryAnswer(error="circleci_ca_certificate holds no certificate in PEM form")
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)).open(request, timeout=10) as answer:
+        with opener.open(request, timeout=10) as answer:
             return RegistryAnswer(status=answer.status)
     except urllib.error.HTTPError as error:
         return RegistryAnswer(status=error.code)

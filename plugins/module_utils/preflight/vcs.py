@@ -11,13 +11,13 @@ import http.client
 import ipaddress
 import json
 import re
-import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ..url_openers import token_opener
 from .findings import OK, PROBLEM, WARNING, Finding
 
 _SOURCE = "vendor docs: air-gapped installation, GitHub Enterprise"
@@ -41,13 +41,9 @@ def ask(hostname: str, path: str, *, token: str = "", ca_certificate: str = "") 
     headers = {"Accept": "application/vnd.github+json", **({"Authorization": f"token {token}"} if token else {})}
     request = urllib.request.Request(f"https://{hostname}{path}", headers=headers)
     try:
-        # The private authority comes on top of those of the system.
-        context = ssl.create_default_context()
-        if ca_certificate:
-            context.load_verify_locations(cadata=ca_certificate)
-    except (OSError, ValueError):
+        opener = token_opener(ca_certificate, proxy=False)
+    except ValueError:
         return Answer(error="circleci_github_ca_certificate holds no certificate in PEM form")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(request, timeout=10) as answer:
             return _read(answer.status, answer.headers, answer.read(1 << 20))

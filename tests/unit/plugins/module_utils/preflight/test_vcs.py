@@ -73,6 +73,35 @@ def other(tmp_path: Path) -> Iterator[str]:
     yield from served(http.server.SimpleHTTPRequestHandler, tmp_path, "localhost")
 
 
+class Sign(Enterprise):
+    """A sign-on that sends everybody elsewhere, with all that they brought."""
+
+    elsewhere = ""
+
+    def do_GET(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", f"https://{self.elsewhere}{self.path}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+class Listening(Enterprise):
+    """Where they are sent; it notes what they brought."""
+
+    heard: list[str] = []
+
+    def do_GET(self) -> None:
+        self.heard.append(self.headers.get("Authorization", ""))
+        super().do_GET()
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Iterator[str]:
+    (tmp_path / "elsewhere").mkdir()
+    for Sign.elsewhere in served(Listening, tmp_path / "elsewhere", "localhost"):
+        yield from served(Sign, tmp_path, "localhost")
+
+
 class Mute(http.server.BaseHTTPRequestHandler):
     """Something that speaks TLS and no HTTP, such as a message broker."""
 
@@ -131,6 +160,13 @@ def test_something_else_on_the_port_is_a_warning(other: str) -> None:
     level, _subject, text = checked(other)["vcs"]
     assert level == "warning"
     assert "which GitHub Enterprise does not" in text
+
+
+def test_logins_are_carried_nowhere_else(moved: str) -> None:
+    found = checked(moved, token="good")
+    assert found["vcs"][2].endswith("answers 302 to /api/v3/meta, which GitHub Enterprise does not")
+    assert ask_registry(moved, "user", "password", AUTHORITY.certificate).status == 302
+    assert Listening.heard == []
 
 
 def test_what_speaks_no_http_is_told_and_ends_nothing(mute: str) -> None:
