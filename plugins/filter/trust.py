@@ -44,8 +44,16 @@ def registries_yaml(text: str, host: str, authority: str = "") -> str:
     return HEAD + yaml.safe_dump(result, sort_keys=True) if result else ""
 
 
+def authorities(given: str | None, own: str | None) -> str:
+    """See authorities.yml."""
+    given, own = str(given or ""), str(own or "")
+    if not given.strip() or not own.strip() or own.strip() in given:
+        return given if given.strip() else own
+    return f"{given.rstrip()}\n{own}"
+
+
 class FilterModule:
     """Filters by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"registries_yaml": registries_yaml}
+        return {"authorities": authorities, "registries_yaml": registries_yaml}

@@ -583,7 +583,7 @@ def vendor_tool(params: Mapping[str, Any], api: KubeApi, store: SecretStore) -> 
     """The vendor's program for keysets, where the private registry has it."""
 
     def find(item: Mapping[str, Any]) -> Optional[str]:
-        authority = params["registry_ca"] or store.text(SITE_CA, "ca.crt")
+        authority = "\n".join(filter(None, (params["registry_ca"], store.text(SITE_CA, "ca.crt"))))
         client = RegistryClient(
             str(item["registry"]), params["registry_username"] or None, params["registry_password"] or None, ca_data=authority or None,
             patience=Patience(tries=1),

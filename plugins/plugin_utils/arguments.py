@@ -9,6 +9,7 @@ type and meaning, and refuses unknown ``circleci_*`` names. All problems come ba
 
 from __future__ import annotations
 
+import base64
 import difflib
 import ipaddress
 import re
@@ -29,6 +30,7 @@ _HOSTNAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _ORB = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9_-]+@(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}")
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 _MINIMUM_PART_SIZE = 1024 * 1024
 
 
@@ -192,6 +194,16 @@ def _check_address(value: str) -> bool:
     return True
 
 
+def _check_certificates(value: str) -> bool:
+    if value.strip() == "":
+        return True
+    blocks = _CERTIFICATE.findall(value)
+    try:
+        return bool(blocks) and all(base64.b64decode("".join(block.split()), validate=True)[:1] == b"\x30" for block in blocks)
+    except ValueError:
+        return False
+
+
 _TEXT_CHECKS: dict[str, tuple[t.Callable[[str], bool], str]] = {
     "label": (lambda v: bool(_LABEL.fullmatch(v)), "a DNS label: 1 to 63 lower-case letters, digits and hyphens"),
     # What Helm takes.
@@ -200,6 +212,7 @@ _TEXT_CHECKS: dict[str, tuple[t.Callable[[str], bool], str]] = {
     "hostname": (lambda v: bool(_HOSTNAME.fullmatch(v)), "a host name without a scheme"),
     "host_port": (_check_host_port, "host or host:port without a scheme and path, such as registry.example.com:5000"),
     "url": (_check_url, "an http or https URL without credentials and query, such as https://store.example.com"),
+    "certificates": (_check_certificates, "certificates as PEM text, that begins with -----BEGIN CERTIFICATE-----"),
     "address": (_check_address, "an IPv4 or IPv6 address, or empty"),
     "folder": (
         lambda v: v.startswith("/") and PurePosixPath(v).parent != PurePosixPath(v) and ".." not in PurePosixPath(v).parts,
@@ -213,7 +226,8 @@ def _check_meaning(argument: Argument, value: t.Any, catalog: VendorFacts, findi
     if argument.check in _TEXT_CHECKS:
         accepts, allowed = _TEXT_CHECKS[argument.check]
         if not accepts(value):
-            findings.add(argument.name, value, allowed, secret=argument.secret)
+            # Who gives the wrong file as a certificate may have given the key.
+            findings.add(argument.name, value, allowed, secret=argument.secret or argument.check == "certificates")
     elif argument.check in ("release", "platform", "overlay"):
         if argument.check == "overlay" and value == "":
             return

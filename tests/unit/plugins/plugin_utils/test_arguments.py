@@ -52,6 +52,21 @@ def problems(verb: str = "plan", unknown: tuple[str, ...] = (), **changes: objec
     return [str(problem) for problem in found]
 
 
+def pem(kind: str, body: str = "MIIB") -> str:
+    return f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----\n"
+
+
+@pytest.mark.parametrize("text", ["", "# ours\n" + pem("CERTIFICATE"), pem("CERTIFICATE") + pem("CERTIFICATE")])
+def test_certificates_are_taken(text: str) -> None:
+    assert problems("preflight", circleci_ca_certificate=text) == []
+
+
+@pytest.mark.parametrize("text", ["/etc/ssl/ca.pem", pem("PRIVATE KEY", "canary"), pem("CERTIFICATE", "no base64!"), pem("CERTIFICATE", "AAAA")])
+def test_what_is_no_certificate_is_refused_and_not_shown(text: str) -> None:
+    (line,) = problems("preflight", circleci_ca_certificate=text)
+    assert line.startswith("circleci_ca_certificate: found a value that is not shown") and "PEM" in line and "canary" not in line
+
+
 def test_complete_site_has_no_problem() -> None:
     assert problems() == []
 
