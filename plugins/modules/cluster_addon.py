@@ -96,6 +96,10 @@ options:
         call the module again afterwards. The module then waits for containers that run, and else for pods that are ready.
     type: str
     default: ""
+  hint:
+    description: What to look at when pods do not become ready in time, as a sentence.
+    type: str
+    default: ""
   settings:
     description: Objects of the site that follow when the add-on runs, such as a pool of addresses.
     type: list
@@ -251,6 +255,7 @@ def run(module: AnsibleModule) -> None:
         secrets=[secret_of(item) for item in options["secrets"]],
         digests=options["digests"],
         serving=options["serving"],
+        hint=options["hint"],
     )
     result = installer.ensure(wish, check=module.check_mode)
     values = [str(text) for item in options["secrets"] for text in item["data"].values()]
@@ -285,6 +290,7 @@ def main() -> None:
                 },
             },
             "serving": {"type": "str", "default": ""},
+            "hint": {"type": "str", "default": ""},
             "settings": {"type": "list", "elements": "dict", "default": []},
             "default_storage_class": {"type": "str", "default": ""},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

@@ -78,6 +78,7 @@ class Wish:
 
     C(objects) and C(secrets) are what a role asks for beside a manifest or without one. C(digests) names images of the bundle by the digest that the
     private registry has. C(serving) is a Service of C(objects) that leads to pods which are not ready as well while none of them is.
+    C(hint) is told when pods do not become ready in time.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Wish:
     secrets: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     digests: Mapping[str, str] = field(default_factory=dict)
     serving: str = ""
+    hint: str = ""
 
 
 def documents_of(wish: Wish) -> list[dict[str, Any]]:
@@ -225,7 +227,10 @@ class Installer:
             return result
         touched = {identity for identity, _more in [*diff.created, *diff.changed]}
         self._apply([item for item in documents if object_id(item, "default") in touched])
-        result.waited = self._wait(documents, running=early)
+        try:
+            result.waited = self._wait(documents, running=early)
+        except AddonError as error:
+            raise AddonError([*error.problems, *filter(None, [wish.hint])]) from error
         self._apply([item for item in settings if object_id(item, "default") in touched], webhooks=True)
         return result
 

@@ -137,7 +137,7 @@ def _pod(family: str, arguments: list[str], environment: Mapping[str, str], labe
         mounts.append({"name": "certificate", "mountPath": _CERTS, "readOnly": True})
         # Names are those that the program looks for on a host, too.
         items = [{"key": "tls.crt", "path": "public.crt"}, {"key": "tls.key", "path": "private.key"}]
-        volumes.append({"name": "certificate", "secret": {"secretName": TLS_SECRET, "items": items}})
+        volumes.append({"name": "certificate", "secret": {"secretName": TLS_SECRET, "items": items, "defaultMode": 0o440}})
     container = {
         "name": "gateway",
         "image": options["image"],

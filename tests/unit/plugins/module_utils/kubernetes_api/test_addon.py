@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from typing import Any
 
@@ -281,6 +282,12 @@ def test_check_mode_predicts_the_same_objects() -> None:
 def test_image_that_cannot_be_pulled_is_named_though_nothing_must_be_ready() -> None:
     with pytest.raises(AddonError, match=r"0 of 1 run.*ImagePullBackOff"):
         installer(Filling(image_is_there=False), timeout=0.0).ensure(role_wish(serving="gateway"))
+
+
+def test_pods_that_never_see_the_store_behind_are_told_with_what_to_look_at() -> None:
+    with pytest.raises(AddonError) as caught:
+        installer(Filling(), timeout=0.0).ensure(dataclasses.replace(role_wish(), hint="Look at the key."))
+    assert "0 of 1 ready" in caught.value.problems[0] and caught.value.problems[-1] == "Look at the key."
 
 
 def test_a_new_value_of_a_secret_is_a_change_and_stands_in_no_text() -> None:
