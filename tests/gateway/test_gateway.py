@@ -27,6 +27,11 @@ echo $good $bad
 """
 
 
+def brought(result: verbs.Result) -> list[Mapping[str, Any]]:
+    """What the module cluster_addon did for the gateway; add-ons of the role cluster are items of a loop."""
+    return [row for _host, row in result.results("cluster_addon") if "objects" in row]
+
+
 def test_bundle_carries_the_image_and_not_the_program(site: Site) -> None:
     if site.on("bastion", "test", "-d", "/srv/bundle").returncode != 0:
         assert not problems(site.run("bundle"))
@@ -40,7 +45,7 @@ def test_bundle_carries_the_image_and_not_the_program(site: Site) -> None:
 def test_check_mode_on_the_empty_site_predicts_the_workload(site: Site) -> None:
     result = site.run("install", "--check", "--diff", name="check-empty")
     assert not problems(result)
-    assert [row["objects"]["created"] for _host, row in result.results("cluster_addon") if f"Deployment/{NAME}" in row["objects"]["created"]]
+    assert [row for row in brought(result) if f"Deployment/{NAME}" in row["objects"]["created"]]
     assert site.kubectl("get", "namespace", "-o", "name").count(NAMESPACE) == 0
 
 
@@ -50,7 +55,7 @@ def test_install_fills_the_store_through_the_gateway(site: Site) -> None:
     (probe,) = [row["results"] for _host, row in result.results("object_storage_probe")]
     no = {row["name"] for row in probe if row["works"] is False}
     assert not no & {"presigned_get", "presigned_put", "presigned_signature_checked", "multipart", "range", "copy", "list", "anonymous_refused", "anonymous_agents_scope"}
-    assert next(row["addresses"] for _host, row in result.results("cluster_addon") if "addresses" in row) == {NAME: [ADDRESS]}
+    assert next(row["addresses"] for row in brought(result) if "addresses" in row) == {NAME: [ADDRESS]}
     report = site.report()
     (health,) = [item for item in report["services"] if item["name"] == "object-storage-gateway"]
     assert health["state"] == "healthy", health
@@ -197,7 +202,7 @@ def test_uninstall_takes_the_gateway_and_what_it_stored_away(site: Site) -> None
     wanted = {"circleci_uninstall_confirmed": True, "circleci_uninstall_data": True}
     predicted = site.run("uninstall", "--check", "--diff", name="uninstall-check", given=wanted)
     assert not problems(predicted)
-    assert [row["objects"]["removed"] for _host, row in predicted.results("cluster_addon") if f"Deployment/{NAME}" in row["objects"]["removed"]]
+    assert [row for row in brought(predicted) if f"Deployment/{NAME}" in row["objects"]["removed"]]
     assert not problems(site.run("uninstall", given=wanted))
     site.until(lambda: NAMESPACE not in site.kubectl("get", "namespace", "-o", "name"), "the end of the namespace")
     buckets = site.on("store", "sh", "-c", "ls /srv/stand-in").stdout.split()

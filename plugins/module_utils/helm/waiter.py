@@ -99,11 +99,14 @@ class Waiter:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         running: bool = False,
+        replaced: bool = False,
     ) -> None:
         self.api = api
         self.namespace = namespace
         # Containers that run are enough: what makes them ready comes later.
         self.running = running
+        # Pods that end are waited for, too: nodes may still send connections to them.
+        self.replaced = replaced
         self.targets = list(targets)
         self.patience = patience or Patience()
         self.expected = set(expected_to_fail)
@@ -203,6 +206,9 @@ class Waiter:
         selector = ((live.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
         row["pods"] = [pod for pod in pods if selector and selector.items() <= _labels(pod).items()]
         ready, detail = _running(live, _newest(row)) if self.running else _readiness(target.kind, live)
+        ending = sum(bool((pod.get("metadata") or {}).get("deletionTimestamp")) for pod in row["pods"])
+        if ready and self.replaced and ending:
+            ready, detail = False, f"{ending} of an earlier template still end"
         if not ready:
             reasons = [reason for pod in row["pods"] for reason in _pod_reasons(pod)]
             detail = ", ".join(dict.fromkeys([detail, *reasons]))

@@ -228,7 +228,7 @@ class Installer:
         touched = {identity for identity, _more in [*diff.created, *diff.changed]}
         self._apply([item for item in documents if object_id(item, "default") in touched])
         try:
-            result.waited = self._wait(documents, running=early)
+            result.waited = self._wait(documents, running=early, replaced=bool(wish.objects))
         except AddonError as error:
             raise AddonError([*error.problems, *filter(None, [wish.hint])]) from error
         self._apply([item for item in settings if object_id(item, "default") in touched], webhooks=True)
@@ -345,7 +345,7 @@ class Installer:
                     self.sleep(1.0)
                     cluster = Cluster(self.api, "default")
 
-    def _wait(self, documents: Sequence[Mapping[str, Any]], *, running: bool = False) -> float:
+    def _wait(self, documents: Sequence[Mapping[str, Any]], *, running: bool, replaced: bool) -> float:
         waited = 0.0
         by_namespace: dict[str, list[Mapping[str, Any]]] = {}
         for document in documents:
@@ -354,7 +354,8 @@ class Installer:
         problems = []
         for namespace, workloads in by_namespace.items():
             patience = Patience(total=self.timeout, image=60.0, unschedulable=60.0, poll=1.0)
-            outcome = Waiter(self.api, namespace, targets_of(workloads), patience=patience, sleep=self.sleep, running=running).wait()
+            waiter = Waiter(self.api, namespace, targets_of(workloads), patience=patience, sleep=self.sleep, running=running, replaced=replaced)
+            outcome = waiter.wait()
             waited += outcome.waited
             problems += [f"{namespace}: {problem}" for problem in outcome.problems]
         if problems:

@@ -237,6 +237,7 @@ class Filling(Cluster):
     def __init__(self, *, image_is_there: bool = True) -> None:
         super().__init__()
         self.filled = False
+        self.ending = 0
         self.state: dict[str, Any] = {"running": {}} if image_is_there else {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
         self.hooks.insert(0, self._pods)
 
@@ -245,7 +246,9 @@ class Filling(Cluster):
             return None
         if path.endswith("/pods"):
             metadata = {"name": "gateway-1", "labels": {"app": "gateway", "pod-template-hash": "1"}, "creationTimestamp": "2026-01-01T00:00:00Z"}
-            return {"items": [{"metadata": metadata, "status": {"containerStatuses": [{"name": "gateway", "state": self.state}]}}]}
+            status = {"containerStatuses": [{"name": "gateway", "state": self.state}]}
+            old = {**metadata, "name": "gateway-0", "creationTimestamp": "2025-01-01T00:00:00Z", "deletionTimestamp": "2026-01-01T00:00:00Z"}
+            return {"items": [{"metadata": metadata, "status": status}, *([{"metadata": old, "status": status}] if self.ending else [])]}
         ready = {"readyReplicas": 1, "updatedReplicas": 1, "availableReplicas": 1, "replicas": 1} if self.filled else {"replicas": 1, "updatedReplicas": 1}
         items = [{**item, "status": ready} for name, item in self.objects.items() if "/deployments/" in name]
         return {"items": items} if path.endswith("/deployments") else None
@@ -282,6 +285,20 @@ def test_check_mode_predicts_the_same_objects() -> None:
 def test_image_that_cannot_be_pulled_is_named_though_nothing_must_be_ready() -> None:
     with pytest.raises(AddonError, match=r"0 of 1 run.*ImagePullBackOff"):
         installer(Filling(image_is_there=False), timeout=0.0).ensure(role_wish(serving="gateway"))
+
+
+def test_a_new_key_is_in_force_only_when_the_old_pods_are_gone() -> None:
+    # Seen on a real cluster: a node sent the first request with the new key to a pod that was about to end.
+    api = Filling()
+    api.filled, api.ending = True, 2
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        api.ending -= 1
+
+    Installer(api, sleep=sleep).ensure(role_wish())
+    assert (len(slept), api.ending) == (2, 0)
 
 
 def test_pods_that_never_see_the_store_behind_are_told_with_what_to_look_at() -> None:
