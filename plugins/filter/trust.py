@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
 from ansible.errors import AnsibleFilterError
 
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 HEAD = "# Changed by onprem.circleci_server; what others wrote stays.\n"
 
 
@@ -52,8 +54,17 @@ def authorities(given: str | None, own: str | None) -> str:
     return f"{given.rstrip()}\n{own}"
 
 
+def certificate_files(pem: str, path: str, folder: str, there: Sequence[str] = ()) -> list[dict[str, str]]:
+    """See certificate_files.yml."""
+    texts: list[str] = CERTIFICATE.findall(str(pem))
+    stem = str(path).rsplit("/", 1)[-1].removesuffix(".crt")
+    paths = [str(path), *(f"{folder}/{stem}-{number}.crt" for number in range(2, len(texts) + 1))]
+    wish = [{"path": one, "content": f"{text}\n", "state": "present"} for one, text in zip(paths, texts)]
+    return wish + [{"path": str(one), "state": "absent"} for one in sorted(there) if one not in paths]
+
+
 class FilterModule:
     """Filters by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"authorities": authorities, "registries_yaml": registries_yaml}
+        return {"authorities": authorities, "certificate_files": certificate_files, "registries_yaml": registries_yaml}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.secrets import pki
 
 from .lab import DOMAIN, Lab, until
 
@@ -167,6 +168,20 @@ def test_jobs_cannot_change_the_host(lab: Lab) -> None:
     for path in ("/etc", "/usr", "/boot"):
         mounts = lab.run("grep", f" {path} ", f"/proc/{main}/mounts").stdout.split()
         assert "ro" in mounts[3].split(","), path
+
+
+def test_programs_that_look_into_the_index_only_trust_both_authorities(lab: Lab) -> None:
+    other = pki.new_authority("authority of others", bits=2048).certificate
+    both = {"token": NEW, "version": "3.1.12", "circleci_ca_certificate": f"{other}{lab.authority.certificate}"}
+    assert lab.play("runner.yml", **both).code == 0
+    for name, certificate in (("other", other), ("own", lab.authority.certificate)):
+        (lab.folder / f"{name}.pem").write_text(certificate)
+    look = ("openssl", "verify", "-CApath", "/etc/ssl/certs", "-no-CAfile")
+    assert lab.run(*look, "/lab/other.pem", "/lab/own.pem").returncode == 0
+    assert lab.play("runner.yml", **both).changed == []
+    assert lab.play("runner.yml", token=NEW, version="3.1.12").code == 0
+    assert lab.run(*look, "/lab/other.pem").returncode != 0 and lab.run(*look, "/lab/own.pem").returncode == 0
+    assert lab.play("runner.yml", token=NEW, version="3.1.12").changed == []
 
 
 def test_uninstall_leaves_nothing_but_data_that_was_not_asked_for(lab: Lab) -> None:

@@ -103,6 +103,7 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
             "circleci_trust_registry_host": FACTS["registry"],
             "circleci_trust_ca_certificate": "PEM",
             "circleci_trust_engines": ["containerd", "docker", "rancher"],
+            "__circleci_trust_system_files": [{"path": "/usr/local/share/ca-certificates/onprem-circleci-site.crt"}],
             "__circleci_trust_node": {"unit": "rke2-server", "distribution": "rke2", "registries": "", "registries_file": "/etc/rancher/rke2/registries.yaml"},
         }
     ],
@@ -113,7 +114,7 @@ WRITE_NOTHING = {
     "onprem.circleci_server.cloud_firewall",
     # update-ca-certificates, which writes what others own.
     "ansible.builtin.command",
-    "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.include_tasks", "ansible.builtin.meta",
+    "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.find", "ansible.builtin.include_tasks", "ansible.builtin.meta",
     "ansible.builtin.set_fact", "ansible.builtin.stat", "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection",
     "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
