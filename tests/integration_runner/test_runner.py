@@ -171,6 +171,7 @@ def test_jobs_cannot_change_the_host(lab: Lab) -> None:
 
 
 def test_programs_that_look_into_the_index_only_trust_both_authorities(lab: Lab) -> None:
+    lab.tokens(new=NEW)
     other = pki.new_authority("authority of others", bits=2048).certificate
     both = {"token": NEW, "version": "3.1.12", "circleci_ca_certificate": f"{other}{lab.authority.certificate}"}
     assert lab.play("runner.yml", **both).code == 0
