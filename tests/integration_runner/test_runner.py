@@ -193,7 +193,7 @@ def test_uninstall_leaves_nothing_but_data_that_was_not_asked_for(lab: Lab) -> N
     assert lab.run("test", "-e", CONFIG).returncode == 0 and predicted.changed
     assert lab.play("absent.yml", lab_purge=False).code == 0
     assert last not in lab.run("cat", bundle).stdout
-    gone = ("/usr/local/bin/circleci-runner", "/etc/circleci-runner", f"/etc/systemd/system/{UNIT}", "/usr/local/share/ca-certificates/onprem-circleci-site.crt")
+    gone = ("/usr/local/bin/circleci-runner", "/etc/circleci-runner", f"/etc/systemd/system/{UNIT}", "/usr/local/share/ca-certificates/onprem-circleci-site.crt", "/usr/local/share/ca-certificates/onprem-circleci-site")
     assert [path for path in gone if lab.run("test", "-e", path).returncode == 0] == []
     assert lab.run("test", "-d", "/var/lib/circleci-runner").returncode == 0
     assert lab.play("absent.yml", lab_purge=False).changed == []
