@@ -77,9 +77,7 @@ options:
     type: int
     default: 600
   node_timeout:
-    description:
-      - Seconds to wait for clients that are not ready yet, as right after their start.
-      - Three times as long when the servers know no client at all, as after an upgrade that has begun them anew.
+    description: Seconds to wait for clients that are not ready yet, as right after their start.
     type: int
     default: 60
   batch:

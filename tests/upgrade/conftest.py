@@ -189,15 +189,20 @@ def site(pytestconfig: pytest.Config) -> Site:
     return Site(logs)
 
 
+def carry(site: Site, release: str) -> None:
+    """The bundle of a release on the bastion, beside those of others."""
+    if site.on("bastion", "test", "-d", f"/srv/bundle-{release}").returncode == 0:
+        return
+    result = site.run("bundle", given=extra(release), name=f"bundle-{release}")
+    assert result.code == 0, result.failures()
+    moved = subprocess.run(
+        [sys.executable, "-m", "sandbox", "carry", f"/srv/bundle-{release}", f"/srv/bundle-{release}"], cwd=ROOT, check=False, capture_output=True
+    )
+    assert moved.returncode == 0, moved.stderr
+
+
 @pytest.fixture(scope="session")
 def carried(site: Site) -> None:
-    """The bundle of each release on the bastion. A newer one is fetched beside the older ones."""
-    for release in PATH:
-        if site.on("bastion", "test", "-d", f"/srv/bundle-{release}").returncode == 0:
-            continue
-        result = site.run("bundle", given=extra(release), name=f"bundle-{release}")
-        assert result.code == 0, result.failures()
-        moved = subprocess.run(
-            [sys.executable, "-m", "sandbox", "carry", f"/srv/bundle-{release}", f"/srv/bundle-{release}"], cwd=ROOT, check=False, capture_output=True
-        )
-        assert moved.returncode == 0, moved.stderr
+    """Both bundles that every test of test_upgrade.py goes between."""
+    for release in (OLD, NEW):
+        carry(site, release)

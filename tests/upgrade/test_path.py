@@ -15,7 +15,7 @@ import pytest
 from sandbox import verbs
 from sandbox.standin.service import schema
 
-from .conftest import NAMESPACE, PATH, POINTS, Site, changes, extra, probed, said, shown
+from .conftest import NAMESPACE, PATH, POINTS, Site, carry, changes, extra, probed, said, shown
 
 FIRST = PATH[0]
 # What a bundle brings is there before CircleCI goes down, and the databases come last before the switch.
@@ -110,6 +110,8 @@ def plan_of(result: verbs.Result) -> list[str]:
 
 
 def test_the_first_release_of_the_path_is_installed(site: Site, carried: None) -> None:
+    for release in PATH:
+        carry(site, release)
     made = site.run("secrets", given=extra(FIRST), name="secrets-first")
     assert made.code == 0, said(made)
     probed(site, site.run("install", given=extra(FIRST), name="install-first"))

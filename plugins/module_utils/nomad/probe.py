@@ -37,11 +37,6 @@ class Wanted:
     addresses: tuple[str, ...] = ()
 
 
-# Servers that know nobody have begun anew, as after an upgrade of theirs. A client notices at its next heartbeat, which may be half a minute away, and
-# tries again after another half when they do not take it yet.
-ANEW = 3
-
-
 @dataclass(frozen=True)
 class Settings:
     """What to run, and how long to wait for what."""
@@ -248,11 +243,9 @@ class InfrastructureProbe:
 
     def _find(self, wanted: Sequence[Wanted], outcome: Outcome) -> list[tuple[ClientProof, Node]]:
         """The clients that can take a job; those that cannot, after a while of waiting, get their problem."""
-        began, anew = self._clock(), False
+        end = self._clock() + self._settings.node_timeout
         while True:
             nodes = self._asked(self._nomad.nodes)
-            anew = anew or (bool(wanted) and not nodes)
-            end = began + self._settings.node_timeout * (ANEW if anew else 1)
             matched = _match(wanted, nodes)
             states = [(item, node, of_node(item.name, node, nodes, self._settings.driver)) for item, node in matched]
             waiting = [item.name for item, _node, problem in states if problem is not None]

@@ -123,15 +123,10 @@ def test_a_client_that_is_just_starting_is_waited_for() -> None:
     assert lab.run("nomad1", "nomad2").passed
 
 
-@pytest.mark.parametrize(("seconds", "passed"), [(150, True), (200, False)])
-def test_servers_that_have_begun_anew_are_given_the_time_in_which_clients_come_back(seconds: int, passed: bool) -> None:
-    lab = Lab()
-
-    def back_one_by_one(_method: str, _path: str) -> None:
-        lab.nomad.node_list[:] = [node("nomad1")] * (lab.clock.now > 1040) + [node("nomad2")] * (lab.clock.now > 1000 + seconds)
-
-    lab.nomad.before = back_one_by_one
-    assert lab.run("nomad1", "nomad2").passed == passed
+def test_servers_that_know_nobody_may_have_begun_anew_and_the_client_wants_a_new_identity() -> None:
+    (problem,) = Lab().run("nomad1").problems
+    assert "it knows no client at all" in problem and "rm /opt/nomad/client/client-id" in problem and "Permission denied" in problem
+    assert "rm /opt/nomad" not in Lab(node("nomad2")).run("nomad1").problems[0]
 
 
 def test_no_client_at_all() -> None:
