@@ -123,8 +123,9 @@ class Lab:
         (self.folder / "tokens.new").write_text(text)
         (self.folder / "tokens.new").replace(self.folder / "tokens.json")
 
-    def job(self, name: str, seconds: float) -> None:
-        (self.folder / f"{name}.new").write_text(str(seconds))
+    def job(self, name: str, until: str = "/") -> None:
+        """Give out a job, which ends as soon as the file *until* is there."""
+        (self.folder / f"{name}.new").write_text(until)
         (self.folder / f"{name}.new").rename(self.folder / "jobs" / name)
 
     def seen(self) -> list[dict[str, Any]]:

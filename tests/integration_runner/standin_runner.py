@@ -112,7 +112,7 @@ class Runner:
         """A job is a program of its own that writes into the working directory, as the task-agent is."""
         folder = Path(self.config["runner"]["working_directory"])
         agent = Path(self.config["runner"]["task_agent_directory"]) / "task-agent"
-        agent.write_text(f'#!/bin/sh\necho begun > "{folder}/job"\nsleep {job["seconds"]}\necho "$HTTPS_PROXY $HOME" > "{folder}/job"\n')
+        agent.write_text(f'#!/bin/sh\necho begun > "{folder}/job"\nuntil [ -e "{job["until"]}" ]; do sleep 0.2; done\necho "$HTTPS_PROXY $HOME" > "{folder}/job"\n')
         agent.chmod(0o755)
         done = subprocess.run([*self.config["runner"].get("command_prefix", []), str(agent)], check=False)
         result = (folder / "job").read_text().strip() if done.returncode == 0 else ""

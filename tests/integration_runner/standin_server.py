@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """STAND-IN for the runner API of a CircleCI server, and a registry in memory for the program: both on loopback of the lab, both over TLS.
 
-Files in its folder say what it knows (``tokens.json``: token to resource class; ``jobs/<id>``: seconds) and what it saw (``seen.jsonl``, without tokens).
+Files in its folder say what it knows (``tokens.json``: token to resource class; ``jobs/<id>``: the file that ends the job when it is there) and what it saw (``seen.jsonl``, without tokens).
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class Api(BaseHTTPRequestHandler):
             seen(claim=body["name"], token=known["nickname"], job=jobs[0].name if jobs else "")
             if not jobs:
                 return self.answer(200, {})
-            seconds = float(jobs[0].read_text())
+            until = jobs[0].read_text()
             jobs[0].unlink()
-        return self.answer(200, {"id": jobs[0].name, "seconds": seconds})
+        return self.answer(200, {"id": jobs[0].name, "until": until})
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
