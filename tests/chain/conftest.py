@@ -15,12 +15,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from sandbox import docker, layout, tripwire, verbs  # noqa: E402 - the path is set above
+from sandbox import docker, layout, suite, tripwire, verbs  # noqa: E402 - the path is set above
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--tarball", required=True, help="the built collection that is installed on bastion and workstation")
-    parser.addoption("--keep", action="store_true", help="take the sandbox as it stands, to run a part of the chain again")
+    suite.add_options(parser)
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,7 @@ class Chain:
 def chain(pytestconfig: pytest.Config) -> Chain:
     logs = ROOT / "build" / "chain"
     logs.mkdir(parents=True, exist_ok=True)
-    capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
-    up = ("up",) if pytestconfig.getoption("--keep") else ("up", "--fresh")
-    for command in (up, ("install-collection", pytestconfig.getoption("--tarball"))):
-        # The first run builds for half an hour: whoever waits sees what, and how long it usually takes.
-        with capture.global_and_fixture_disabled():
-            done = subprocess.run([sys.executable, "-m", "sandbox", *command], cwd=ROOT, check=False)
-        assert done.returncode == 0, f"sandbox {' '.join(command)} ended with {done.returncode}"
+    suite.bring_up(pytestconfig)
     for host in ("workstation", "bastion"):
         verbs.prepare(host)
     return Chain(logs)

@@ -18,7 +18,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from sandbox import artifacts, docker, layout, machine, verbs  # noqa: E402 - the path is set above
+from sandbox import artifacts, docker, layout, machine, suite, verbs  # noqa: E402 - the path is set above
 from sandbox import site as sandbox_site  # noqa: E402 - as above
 
 STATE = "/var/lib/onprem-circleci"
@@ -39,8 +39,7 @@ GIVEN: dict[str, Any] = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--tarball", required=True, help="the built collection that is installed on bastion and workstation")
-    parser.addoption("--keep", action="store_true", help="take the sandbox as it stands, to run a part of the story again")
+    suite.add_options(parser)
 
 
 @dataclass
@@ -127,10 +126,7 @@ def names(lines: Sequence[Mapping[str, Any]], key: str = "name") -> set[str]:
 def site(pytestconfig: pytest.Config) -> Site:
     logs = ROOT / "build" / "gateway"
     logs.mkdir(parents=True, exist_ok=True)
-    up = ("up",) if pytestconfig.getoption("--keep") else ("up", "--fresh")
-    for command in (up, ("install-collection", pytestconfig.getoption("--tarball"))):
-        done = subprocess.run([sys.executable, "-m", "sandbox", *command], cwd=ROOT, check=False)
-        assert done.returncode == 0, f"sandbox {' '.join(command)} ended with {done.returncode}"
+    suite.bring_up(pytestconfig)
     # It may be the sandbox's own daemon, which is not the machine's.
     assert machine.daemon_answers()
     made = Site(logs)

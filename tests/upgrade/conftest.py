@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from sandbox import docker, layout, verbs  # noqa: E402 - the path is set above
+from sandbox import docker, layout, suite, verbs  # noqa: E402 - the path is set above
 from sandbox.standin import chart  # noqa: E402 - as above
 
 NAMESPACE = "circleci-server"
@@ -32,8 +32,7 @@ NOT_PREDICTABLE = {"Find the first open gate", "Write the report"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--tarball", required=True, help="the built collection that is installed on bastion and workstation")
-    parser.addoption("--keep", action="store_true", help="take the sandbox as it stands, to run a part of the story again")
+    suite.add_options(parser)
 
 
 def extra(release: str, values: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
@@ -180,10 +179,7 @@ def probed(site: Site, result: verbs.Result) -> None:
 def site(pytestconfig: pytest.Config) -> Site:
     logs = ROOT / "build" / "upgrade"
     logs.mkdir(parents=True, exist_ok=True)
-    up = ("up",) if pytestconfig.getoption("--keep") else ("up", "--fresh")
-    for command in (up, ("install-collection", pytestconfig.getoption("--tarball"))):
-        done = subprocess.run([sys.executable, "-m", "sandbox", *command], cwd=ROOT, check=False)
-        assert done.returncode == 0, f"sandbox {' '.join(command)} ended with {done.returncode}"
+    suite.bring_up(pytestconfig)
     for host in ("workstation", "bastion"):
         verbs.prepare(host)
     return Site(logs)
