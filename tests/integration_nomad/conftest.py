@@ -107,10 +107,17 @@ class Cluster:
     folder: Path
     clients: dict[str, Process]
     ports: dict[str, int] = field(default_factory=dict)
+    server: Process = field(init=False)
 
     @property
     def api(self) -> NomadClient:
         return NomadClient(AddressTransport(self.address))
+
+    def start_server(self) -> None:
+        self.server = Process([str(program("nomad", "1.11.3")), "agent", "-config", str(self.folder / "server.hcl")], self.folder / "server.log")
+
+    def wait_for_leader(self) -> None:
+        until(lambda: urllib.request.urlopen(f"{self.address}/v1/status/leader", timeout=2).read() not in (b"", b'""'), "a leader")
 
     def start_client(self, name: str, extra: str = "") -> None:
         home = self.folder / name
@@ -167,8 +174,7 @@ plugin "raw_exec" {{
 def cluster(tmp_path_factory: pytest.TempPathFactory, bridge: str) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("nomad")
     http, rpc, serf = free_port(), free_port(), free_port()
-    config = folder / "server.hcl"
-    config.write_text(
+    (folder / "server.hcl").write_text(
         f"""
 name = "server"
 data_dir = "{folder}/server"
@@ -192,10 +198,10 @@ server {{
 }}
 """
     )
-    server = Process([str(program("nomad", "1.11.3")), "agent", "-config", str(config)], folder / "server.log")
     made = Cluster(f"http://127.0.0.1:{http}", f"127.0.0.1:{rpc}", folder, {})
+    made.start_server()
     try:
-        until(lambda: urllib.request.urlopen(f"{made.address}/v1/status/leader", timeout=2).read() not in (b"", b'""'), "a leader")
+        made.wait_for_leader()
         for name in ("nomad1", "nomad2"):
             made.start_client(name)
         until(lambda: sum(node.status == "ready" for node in made.api.nodes()) == 2, "both clients")
@@ -203,7 +209,7 @@ server {{
     finally:
         for name in list(made.clients):
             made.stop_client(name)
-        server.stop(signal.SIGINT)
+        made.server.stop(signal.SIGINT)
         _unmount(folder)
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -31,17 +31,14 @@ def masked(text: str) -> str:
     return _SIGNED.sub("?…", text)
 
 
-AGAIN = (
-    "Where it says Permission denied, the servers have begun anew and do not know it: `systemctl stop nomad; rm /opt/nomad/client/client-id "
-    "/opt/nomad/client/secret-id; systemctl start nomad` on the client registers it again."
-)
+AGAIN = "Where it says Permission denied, the servers have begun anew and do not know it: the verb that was run last, install or upgrade, registers it again."
 
 
 def of_node(name: str, node: Optional[Node], nodes: Sequence[Node], driver: str) -> Optional[Diagnosis]:
     """Why a client cannot take the job, None when it can."""
     if node is None:
         known = ", ".join(sorted({item.name for item in nodes if item.status == "ready"})[:8]) or "no client at all"
-        # A client of 1.7 shows its secret, and servers of 1.11 deny what they do not know: heartbeat and registration, after a restart too.
+        # A client of 1.7 shows its secret, and servers of 1.11 deny what they do not know.
         anew = "" if nodes else f" {AGAIN}"
         return Diagnosis(
             f"Nomad has no client of that name or address (it knows {known})",
