@@ -61,20 +61,16 @@ class Engine:
 
     # Which filter rules the host
 
-    def active(self) -> list[str]:
+    def active(self) -> list[Backend]:
         """Filters with a manager that runs."""
-        found = []
-        if firewalld.running(self.system):
-            found.append("firewalld")
-        if ufw.active(self.system):
-            found.append("ufw")
-        return found
+        return [found for found in (firewalld.running(self.system), ufw.running(self.system)) if found is not None]
 
     def choose(self, wanted: str) -> Backend:
         """The backend; two managers at once, and another one than asked for, are refused."""
         if wanted not in ("auto", *BACKENDS):
             raise FirewallError(f"backend {wanted!r} is unknown; known are auto, {', '.join(BACKENDS)}")
-        active = self.active()
+        managers = self.active()
+        active = [manager.name for manager in managers]
         if len(active) > 1:
             raise FirewallError(
                 f"two packet filters are active on this host ({' and '.join(active)}) and undo each other's work; "
@@ -88,7 +84,7 @@ class Engine:
         if wanted in ("firewalld", "ufw") and not active:
             raise FirewallError(f"backend {wanted} is asked for, but it is not active on this host; start it or use auto")
         if active:
-            return BACKENDS[active[0]](self.system)
+            return managers[0]
         if wanted in ("auto", "nftables") and self.system.which("nft"):
             return Nftables(self.system)
         if wanted in ("auto", "iptables") and self.system.which("iptables-restore"):

@@ -27,12 +27,19 @@ DROP_PRIORITY = -20469
 FOREIGN_ZONES = ("docker", "docker-forwarding", "libvirt", "libvirt-routed", "podman", "nm-shared")
 
 # firewall-cmd starts Python for each question and asks firewalld three times for each rule that it adds, and firewalld then writes the whole zone anew.
-# The library below firewall-cmd, which is where firewall-cmd is, looks at everything in one start and hands firewalld the rules of a zone at once.
+# The library below firewall-cmd, which is where firewall-cmd is, sees in one start whether firewalld runs and all that it has, and hands it the rules
+# of a zone at once.
 CLIENT = """
 import json, sys
 try:
     from firewall.client import FirewallClient
     client = FirewallClient()
+    state = str(client.get_property("state")) if client.connected else "not running"
+except Exception as error:
+    state = str(error)
+if state != "RUNNING":
+    sys.exit(state)
+try:
     config = client.config()
     def settings(zone, when):
         return client.getZoneSettings(zone) if when == "now" else config.getZoneByName(zone).getSettings()
@@ -51,7 +58,7 @@ try:
                 if not found.queryRichRule(rule): found.addRichRule(rule)
             write(step["zone"], step["when"], found)
 except Exception as error:
-    sys.exit("firewalld: %s" % error)
+    sys.exit("firewalld refuses: %s" % error)
 """
 
 
@@ -97,17 +104,12 @@ class Firewalld(Backend):
         super().__init__(system)
         self.forward = _ForwardOnly(system)
         self._zones: list[str] = []
-
-    def _client(self) -> list[str]:
-        """The interpreter that has firewalld's library: that of firewall-cmd."""
-        program = self.system.which("firewall-cmd") or "firewall-cmd"
-        words = (self.system.read(program) or "").partition("\n")[0].lstrip("#!").split()
-        if not words or "python" not in words[0]:
-            raise FirewallError(f"{program} does not name the Python that runs it in its first line; firewalld as distributions pack it is needed")
-        return [words[0], "-c", CLIENT]
+        # What firewalld told when it was asked whether it runs: the first look at it, since each costs a start of Python.
+        self.first_answer = ""
 
     def _look(self) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self.system.run([*self._client(), "look"], check=True).out)
+        told, self.first_answer = self.first_answer, ""
+        answer: dict[str, Any] = json.loads(told or self.system.run([*_client(self.system), "look"], check=True).out)
         found = [str(zone) for zone in (answer["default"], *answer["active"])]
         self._zones = [zone for zone in dict.fromkeys(found) if zone and zone not in FOREIGN_ZONES]
         return answer
@@ -149,7 +151,7 @@ class Firewalld(Backend):
                         steps.append({"zone": zone, "when": when, "add": add, "remove": remove})
         if not steps:
             return ""
-        command = " ".join(shlex.quote(word) for word in [*self._client(), "change"])
+        command = " ".join(shlex.quote(word) for word in [*_client(self.system), "change"])
         return f"{command} <<'END_OF_STEPS'\n{json.dumps(steps)}\nEND_OF_STEPS\n"
 
     def _wanted(self, plan: Optional[Plan]) -> dict[str, dict[str, list[str]]]:
@@ -188,20 +190,37 @@ class Firewalld(Backend):
         return bool(data["forward"] == (before if plan is not None else ""))
 
 
-def running(system: System) -> bool:
-    """Whether firewalld answers; one that is started but silent is an error, not an absence."""
+def _interpreter(system: System) -> str:
+    """The Python that has firewalld's library, that of firewall-cmd; empty where firewall-cmd is no Python."""
+    words = (system.read(system.which("firewall-cmd") or "") or "").partition("\n")[0].lstrip("#!").split()
+    return words[0] if words and "python" in words[0] else ""
+
+
+def _client(system: System) -> list[str]:
+    interpreter = _interpreter(system)
+    if not interpreter:
+        raise FirewallError("firewall-cmd does not name the Python that runs it in its first line; firewalld as distributions pack it is needed")
+    return [interpreter, "-c", CLIENT]
+
+
+def running(system: System) -> Optional[Firewalld]:
+    """firewalld, when it answers; one that is started but silent is an error, not an absence."""
     if system.which("firewall-cmd") is None:
-        return False
+        return None
     try:
-        state = system.run(["firewall-cmd", "--state"])
+        asked = system.run([*_client(system), "look"] if _interpreter(system) else ["firewall-cmd", "--state"])
     except FirewallError as error:
         # Without a firewalld it ends at once: somebody holds the line and is silent.
         raise FirewallError(f"firewalld is started but does not answer ({error}); look at `systemctl status firewalld dbus`") from error
-    if state.code == 0 and "running" in state.out + state.err:
-        return True
+    words = (asked.err or asked.out).strip()
+    if asked.code == 0:
+        found = Firewalld(system)
+        found.first_answer = asked.out if _interpreter(system) else ""
+        return found
+    if words.startswith("firewalld refuses: "):
+        raise FirewallError(f"{words}; look at `systemctl status firewalld dbus`")
     if system.systemd() and system.run(["systemctl", "is-active", "--quiet", "firewalld.service"]).code == 0:
-        words = (state.err or state.out).strip()
         raise FirewallError(
-            f"firewalld is started but does not answer ({words or state.code}); look at `systemctl status firewalld dbus`"
+            f"firewalld is started but does not answer ({words or asked.code}); look at `systemctl status firewalld dbus`"
         )
-    return False
+    return None

@@ -160,7 +160,7 @@ class _ForwardOnly(Iptables):
     tables = ("mangle",)
 
 
-def active(system: System) -> bool:
-    """Whether ufw is switched on; asking the program would cost a Python start."""
+def running(system: System) -> Optional[Ufw]:
+    """ufw, when it is switched on; asking the program would cost a Python start."""
     text = system.read(CONF) or ""
-    return re.search(r"(?mi)^\s*ENABLED\s*=\s*[\"']?yes", text) is not None
+    return Ufw(system) if re.search(r"(?mi)^\s*ENABLED\s*=\s*[\"']?yes", text) else None

@@ -189,8 +189,18 @@ def test_firewalld_rules_are_told_apart_by_priority() -> None:
 # Choosing
 
 
+LOOK = json.dumps({"default": "public", "active": ["docker"], "rules": {"now": {"public": [], "docker": []}, "always": {"public": [], "docker": []}}})
+
+
+def with_firewalld(root: Path, answer: Result, interpreter: str = "#!/usr/bin/python3 -sP\n") -> Played:
+    """A host whose firewalld answers, or does not."""
+    system = Played(root, ["firewall-cmd", "nft", "systemctl"], {"/usr/bin/python3 -c": answer})
+    system.write("/usr/sbin/firewall-cmd", interpreter)
+    return system
+
+
 def test_two_active_filters_are_refused(tmp_path: Path) -> None:
-    system = Played(tmp_path, ["firewall-cmd", "nft"], {"firewall-cmd --state": Result(0, "running\n", "")})
+    system = with_firewalld(tmp_path, Result(0, LOOK, ""))
     system.write("/etc/ufw/ufw.conf", "ENABLED=yes\n")
     with pytest.raises(FirewallError, match=r"two packet filters are active on this host \(firewalld and ufw\)"):
         Engine(system).choose("auto")
@@ -212,15 +222,37 @@ def test_the_active_one_is_taken_and_another_refused(tmp_path: Path) -> None:
         Engine(Played(tmp_path / "empty", [])).choose("auto")
 
 
-def test_firewalld_that_does_not_answer(tmp_path: Path) -> None:
-    system = Played(
-        tmp_path,
-        ["firewall-cmd", "systemctl"],
-        {"firewall-cmd --state": Result(252, "", "not running"), "systemctl is-active": Result(0, "", "")},
-    )
+@pytest.mark.parametrize("words", ["not running", "FAILED", "org.freedesktop.DBus.Error.FileNotFound: no socket"])
+def test_firewalld_that_does_not_answer(tmp_path: Path, words: str) -> None:
+    system = with_firewalld(tmp_path, Result(1, "", words))
+    assert Engine(system).choose("auto").name == "nftables", "not started: what else is there is used"
+    system.answers["systemctl is-active"] = Result(0, "", "")
     system.systemd = lambda: True  # type: ignore[method-assign]
-    with pytest.raises(FirewallError, match="firewalld is started but does not answer"):
+    with pytest.raises(FirewallError, match=rf"firewalld is started but does not answer \({words}\)"):
         Engine(system).choose("auto")
+
+
+def test_firewalld_that_refuses_is_no_absent_one(tmp_path: Path) -> None:
+    system = with_firewalld(tmp_path, Result(1, "", "firewalld refuses: org.fedoraproject.FirewallD1.NotAuthorizedException"))
+    with pytest.raises(FirewallError, match=r"firewalld refuses: .*NotAuthorizedException; look at"):
+        Engine(system).choose("auto")
+
+
+def test_a_firewall_cmd_that_is_no_python(tmp_path: Path) -> None:
+    system = with_firewalld(tmp_path, Result(0, "", ""), "#!/bin/sh\n")
+    assert Engine(system).choose("auto").name == "nftables"
+    system.answers["firewall-cmd --state"] = Result(0, "running\n", "")
+    with pytest.raises(FirewallError, match="does not name the Python that runs it in its first line"):
+        Engine(system).apply(parse_plan(RULES, "guard"))
+
+
+def test_firewalld_is_asked_once_for_all(tmp_path: Path) -> None:
+    system = with_firewalld(tmp_path, Result(0, LOOK, ""))
+    answers = [Result(0, LOOK, "")]
+    system.answers["/usr/bin/python3 -c"] = answers.pop
+    outcome = Engine(system).apply(parse_plan(RULES, "open"), check=True)
+    assert outcome.backend == "firewalld" and outcome.changed
+    assert not answers, "a second look would have found no answer"
 
 
 # The engine
