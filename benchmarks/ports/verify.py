@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.onprem.circleci_server.plugins.module_utils.json_option import packed
 from ansible_collections.onprem.circleci_server.tests.integration_firewall.lab import Host, Lab, usable
 
 from .playbooks import cpu_seconds, play
@@ -160,7 +161,7 @@ class Site:
         names = {
             f"host{number}": {
                 "ansible_python_interpreter": str(self.folder / f"python-{number}"),
-                "circleci_verify_flows": (self.folder / f"flows-{number}.json").read_text(encoding="utf-8"),
+                "circleci_verify_flows": packed(json.loads((self.folder / f"flows-{number}.json").read_text(encoding="utf-8"))),
             }
             for number in range(1, len(self.hosts) + 1)
         }

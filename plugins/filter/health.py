@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
+from ..module_utils.json_option import packed
 from ..plugin_utils.bundle_contents import PROBE_REPOSITORY
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.port_model import SiteInventoryError, site_members
@@ -66,7 +67,7 @@ def probe_image(release: str, image: str = "", *, catalog: Catalog = PLAIN) -> s
 def site_connections(
     variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str
 ) -> str:
-    """JSON text of the results of the module connectivity that a variable holds on the hosts of the same site, by host."""
+    """The results of the module connectivity that a variable holds on the hosts of the same site, by host, as packed JSON text."""
     found: dict[str, dict[str, Any]] = {}
     try:
         names = dict.fromkeys(name for group in GROUPS for name in site_members(groups, group, inventory_hostname))
@@ -79,7 +80,7 @@ def site_connections(
         # A host that was skipped or not reached has a result without connections: the verdict then says so.
         if isinstance(result, Mapping) and "connections" in result:
             found[name] = {"connections": json.loads(result["connections"]), "listeners": result.get("listeners", [])}
-    return json.dumps(found)
+    return packed(found)
 
 
 class FilterModule:
@@ -90,5 +91,6 @@ class FilterModule:
             "service_wants": with_catalog(service_wants),
             "failure_wants": with_catalog(failure_wants),
             "site_connections": site_connections,
+            "packed_json": packed,
             "probe_image": with_catalog(probe_image),
         }

@@ -19,8 +19,9 @@ author:
 options:
   flows:
     description:
-      - List of the connections to try, as the filter P(onprem.circleci_server.port_flows#filter) gives them, or its JSON text.
-      - Give the text when they are many, for the reason that RV(connections) is one.
+      - List of the connections to try, as the filter P(onprem.circleci_server.port_flows#filter) gives them, its JSON text, or that text packed by
+        the filter P(onprem.circleci_server.packed_json#filter).
+      - Give the packed text when they are many, for the reason that RV(connections) is a text; with pipelining, Python reads what it is given byte by byte.
       - The keys are C(name), C(address), C(port), C(protocol) (V(tcp) or V(udp)), C(expect), C(server_name) (name for TLS and HTTP),
         C(path) and C(status) (for HTTP), C(timeout), and C(rule), C(from), C(to), C(reason), which are passed on.
       - C(expect) is V(open) (a listener answers), V(reachable) (a listener, or a refusal by the host itself), V(closed) (no answer, or
@@ -48,7 +49,7 @@ options:
     type: bool
     default: false
   rules:
-    description: Rules of this host, from the filter P(onprem.circleci_server.port_rules#filter), as a list or its JSON text; they explain listeners.
+    description: Rules of this host, from the filter P(onprem.circleci_server.port_rules#filter), as O(flows) are given; they explain listeners.
     type: json
     default: "[]"
   known_ports:
@@ -72,10 +73,12 @@ attributes:
 EXAMPLES = r"""
 - name: Prove the port rules from this host
   onprem.circleci_server.connectivity:
-    flows: "{{ groups | onprem.circleci_server.port_flows(hostvars, inventory_hostname, '4.10.0', 'generic', port_options) | to_json }}"
+    flows: "{{ groups | onprem.circleci_server.port_flows(hostvars, inventory_hostname, '4.10.0', 'generic', port_options)
+      | onprem.circleci_server.packed_json }}"
     ca_certificate: "{{ lookup('ansible.builtin.file', 'site-ca.pem') }}"
     listeners: true
-    rules: "{{ groups | onprem.circleci_server.port_rules(hostvars, inventory_hostname, '4.10.0', 'generic', port_options) | to_json }}"
+    rules: "{{ groups | onprem.circleci_server.port_rules(hostvars, inventory_hostname, '4.10.0', 'generic', port_options)
+      | onprem.circleci_server.packed_json }}"
 """
 
 RETURN = r"""

@@ -27,7 +27,7 @@ options:
       - What is known of the site. C(site) is needed; C(hosts), C(rules), C(flows), C(listeners), C(services), C(evidence), C(certificates),
         C(images), C(chart), C(versions), C(storage), C(secrets_in_values), C(waivers), C(findings), C(release), C(platform) and C(domain) may be there.
       - A level of proof that C(evidence) does not name counts as not run.
-      - It may be the JSON text of that, as RV(onprem.circleci_server.site_verdict#module:findings) is.
+      - It may be the JSON text of that, or the packed text that RV(onprem.circleci_server.site_verdict#module:findings) is.
     type: json
     required: true
   prometheus:
@@ -60,8 +60,8 @@ EXAMPLES = r"""
 RETURN = r"""
 report:
   description:
-    - The report as written to C(report.json), as JSON text.
-    - A text for the reason that RV(onprem.circleci_server.connectivity#module:connections) is one.
+    - The report as written to C(report.json), as packed JSON text, for M(onprem.circleci_server.sites_page).
+    - A text for the reason that RV(onprem.circleci_server.connectivity#module:connections) is one; packed, since it is megabytes for a large site.
   returned: success
   type: str
 state:
@@ -83,16 +83,16 @@ json:
   type: str
 """
 
-import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.json_option import mapping_of
+from ..module_utils.json_option import mapping_of, packed
 from ..module_utils.report import (
     ReportError,
     build_report,
     read_report,
+    render_json,
     render_page,
     render_prometheus,
     render_summary,
@@ -130,7 +130,7 @@ def main() -> None:
     if changed and not module.check_mode:
         try:
             os.makedirs(folder, mode=0o750, exist_ok=True)
-            write_page(names["json"], json.dumps(report, indent=1, sort_keys=True) + "\n")
+            write_page(names["json"], render_json(report))
             write_page(names["html"], render_page([report]))
             if module.params["prometheus"]:
                 write_page(names["prom"], render_prometheus(report))
@@ -138,7 +138,7 @@ def main() -> None:
             module.fail_json(msg=f"the report cannot be written to {folder}: {error}")
     module.exit_json(
         changed=changed,
-        report=json.dumps(report),
+        report=packed(report),
         state=report["summary"]["state"],
         summary=summary.splitlines(),
         html=names["html"],

@@ -25,7 +25,7 @@ options:
   hosts:
     description:
       - RV(onprem.circleci_server.connectivity#module:connections) and RV(onprem.circleci_server.connectivity#module:listeners) by host,
-        from the filter P(onprem.circleci_server.site_connections#filter), as a mapping or its JSON text.
+        from the filter P(onprem.circleci_server.site_connections#filter), as a mapping, its JSON text, or that text packed.
     type: json
     default: "{}"
   model:
@@ -103,8 +103,9 @@ EXAMPLES = r"""
 RETURN = r"""
 findings:
   description:
-    - JSON text of what M(onprem.circleci_server.site_report) takes as O(onprem.circleci_server.site_report#module:findings).
-    - A text for the reason that RV(onprem.circleci_server.connectivity#module:connections) is one.
+    - What M(onprem.circleci_server.site_report) takes as O(onprem.circleci_server.site_report#module:findings), as packed JSON text, C(zlib:) and
+      then base64. People read C(report.json), which that module writes.
+    - A text for the reason that RV(onprem.circleci_server.connectivity#module:connections) is one; packed, since it is megabytes for a large site.
   returned: always
   type: str
 reasons:
@@ -114,12 +115,10 @@ reasons:
   elements: str
 """
 
-import json
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.health import VerdictError, judge_site
-from ..module_utils.json_option import mapping_of
+from ..module_utils.json_option import mapping_of, packed
 from ..module_utils.report import read_report
 
 
@@ -155,7 +154,7 @@ def main() -> None:
         )  # fmt: skip
     except VerdictError as error:
         module.fail_json(msg="; ".join(error.problems), problems=list(error.problems))
-    text = json.dumps(findings)
+    text = packed(findings)
     if reasons and options["fail"]:
         shown = reasons[:20] + ([f"and {len(reasons) - 20} more, see the report"] if len(reasons) > 20 else [])
         listing = "\n".join(f"  - {reason}" for reason in shown)

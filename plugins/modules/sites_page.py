@@ -21,9 +21,9 @@ options:
     type: path
     required: true
   reports:
-    description: Reports of the sites, each RV(onprem.circleci_server.site_report#module:report).
+    description: Reports of the sites, each RV(onprem.circleci_server.site_report#module:report), or as a mapping.
     type: list
-    elements: dict
+    elements: json
     required: true
 attributes:
   check_mode:
@@ -62,6 +62,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.json_option import mapping_of
 from ..module_utils.report import FORMAT, render_page, write_page
 
 
@@ -70,11 +71,14 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "reports": {"type": "list", "elements": "dict", "required": True},
+            "reports": {"type": "list", "elements": "json", "required": True},
         },
         supports_check_mode=True,
     )
-    folder, reports = module.params["path"], module.params["reports"]
+    problems: list[str] = []
+    folder, reports = module.params["path"], [mapping_of("reports", text, problems) for text in module.params["reports"]]
+    if problems:
+        module.fail_json(msg="; ".join(problems), problems=problems)
     if not reports or any(item.get("format") != FORMAT for item in reports):
         module.fail_json(msg=f"reports must hold at least one report, and nothing else; a mapping with format {FORMAT} is needed")
     names = [str(item.get("site")) for item in reports]

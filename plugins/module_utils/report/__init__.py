@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .files import write_page
+from .files import render_json, write_page
 from .model import FORMAT, ReportError, build_report, read_report, same_content
 from .page import render_page
 from .plan_document import PlanError, render_plan
@@ -18,6 +18,7 @@ __all__ = [
     "ReportError",
     "build_report",
     "read_report",
+    "render_json",
     "render_page",
     "render_plan",
     "render_prometheus",

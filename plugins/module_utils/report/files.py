@@ -5,8 +5,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+
+def render_json(report: Mapping[str, Any]) -> str:
+    """The report with each item of a list on a line of its own: read, searched and compared line by line. Python is slow at an indent for every value."""
+    parts = []
+    for name, value in sorted(report.items()):
+        items = [json.dumps(item, sort_keys=True) for item in value] if isinstance(value, list) else []
+        text = "[\n  " + ",\n  ".join(items) + "\n ]" if items else json.dumps(value, sort_keys=True)
+        parts.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def write_page(path: str, content: str) -> None:

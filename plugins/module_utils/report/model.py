@@ -28,7 +28,6 @@ C(findings)      [{urgency, subject, found, expected, remedy, source}]
 
 from __future__ import annotations
 
-import copy
 import datetime
 import json
 import re
@@ -55,7 +54,7 @@ class ReportError(Exception):
 
 def _checked(findings: Mapping[str, Any]) -> dict[str, Any]:
     problems = []
-    data: dict[str, Any] = copy.deepcopy(dict(findings))
+    data: dict[str, Any] = dict(findings)
     if not str(data.get("site") or ""):
         problems.append("site is missing; the short name of the site is needed")
     for name in LISTS:
@@ -84,6 +83,8 @@ def _checked(findings: Mapping[str, Any]) -> dict[str, Any]:
     data["evidence"] = [
         given.get(level, {"level": level, "state": "not run", "detail": "", "missing": ["nobody started it"]}) for level in LEVELS
     ]
+    # What the forecast adds to; all else is only read.
+    data["storage"] = [dict(item) for item in data["storage"]]
     data.setdefault("generated", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"))
     return data
 
@@ -344,16 +345,17 @@ def build_report(findings: Mapping[str, Any], before: Optional[Mapping[str, Any]
     return data
 
 
-_VOLATILE = ("generated", "previous", "changes", "milliseconds", "seconds", "days_left", "when", "summary", "warnings", "used_percent",
-             "used_bytes", "since", "full_in_days", "waiting", "why")  # fmt: skip
+_VOLATILE = frozenset({"generated", "previous", "changes", "milliseconds", "seconds", "days_left", "when", "summary", "warnings", "used_percent",
+                       "used_bytes", "since", "full_in_days", "waiting", "why"})  # fmt: skip
 
 
-def _stable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _stable(item) for key, item in value.items() if key not in _VOLATILE}
-    if isinstance(value, list):
-        return [_stable(item) for item in value]
-    return value
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        names = one.keys() - _VOLATILE
+        return names == two.keys() - _VOLATILE and all(_same(one[name], two[name]) for name in names)
+    if isinstance(one, list) and isinstance(two, list):
+        return len(one) == len(two) and all(map(_same, one, two))
+    return bool(one == two)
 
 
 def same_content(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -362,5 +364,4 @@ def same_content(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     def warned(report: Mapping[str, Any]) -> list[tuple[Any, Any]]:
         return sorted((item.get("urgency"), item.get("subject")) for item in report.get("warnings") or [])
 
-    one, two = (json.dumps(_stable(report), sort_keys=True, default=str) for report in (first, second))
-    return one == two and warned(first) == warned(second)
+    return _same(first, second) and warned(first) == warned(second)

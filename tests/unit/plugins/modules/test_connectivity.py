@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.json_option import packed, unpacked
 from ansible_collections.onprem.circleci_server.plugins.modules import connectivity
 from ansible_collections.onprem.circleci_server.tests.unit.helpers.modules import run_module
 
 
-@pytest.mark.parametrize("carry", [list, json.dumps], ids=["list", "text"])
+@pytest.mark.parametrize("carry", [list, json.dumps, packed], ids=["list", "text", "packed"])
 def test_takes_connections_as_list_and_as_text(capsys: pytest.CaptureFixture[str], carry: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         flow = {"name": "a", "address": "127.0.0.1", "port": server.getsockname()[1], "protocol": "tcp", "expect": "open", "rule": "r"}
@@ -34,8 +35,9 @@ def test_tells_all_that_is_wrong_at_once(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_what_the_hosts_found_reaches_the_verdict_through_ansible(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        flow = {"name": "a", "address": "127.0.0.1", "port": server.getsockname()[1], "protocol": "tcp", "expect": "open", "rule": "r", "to": "b"}
-        tried = {"onprem.circleci_server.connectivity": {"flows": json.dumps([flow])}, "register": "tried"}
+        flow = {"name": "a", "address": "127.0.0.1", "port": server.getsockname()[1], "protocol": "tcp", "expect": "open", "rule": "r", "to": "{{ other }}"}
+        flows = "{{ [flow] | onprem.circleci_server.packed_json }}"
+        tried = {"onprem.circleci_server.connectivity": {"flows": flows}, "vars": {"flow": flow, "other": "b"}, "register": "tried"}
         joined = "{{ 'tried' | onprem.circleci_server.site_connections(groups, hostvars, inventory_hostname) }}"
         judged = {"onprem.circleci_server.site_verdict": {"site": {"site": "x"}, "hosts": joined}, "register": "judged"}
         told = {"ansible.builtin.debug": {"msg": "{{ judged.findings }}"}}
@@ -48,6 +50,6 @@ def test_what_the_hosts_found_reaches_the_verdict_through_ansible(tmp_path: Path
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    findings = json.loads([event["hosts"]["b"]["msg"] for event in events if "msg" in (event.get("hosts") or {}).get("b", {})][-1])
+    findings = unpacked([event["hosts"]["b"]["msg"] for event in events if "msg" in (event.get("hosts") or {}).get("b", {})][-1])
     assert [(item["from"], item["to"], item["verdict"]) for item in findings["flows"]] == [("b", "b", "proved")]
     assert "WARNING" not in done.stdout + done.stderr

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from typing import Any, Optional
 
 import pytest
@@ -21,6 +20,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.health impo
     read_namespace,
 )
 from ansible_collections.onprem.circleci_server.plugins.module_utils.health.services import support_days
+from ansible_collections.onprem.circleci_server.plugins.module_utils.json_option import unpacked
 from ansible_collections.onprem.circleci_server.plugins.module_utils.report import build_report
 from ansible_collections.onprem.circleci_server.plugins.modules.service_health import in_range
 
@@ -217,6 +217,6 @@ def test_connections_of_one_site_only() -> None:
             raise AssertionError("another site was read")
 
     hostvars = {"a": {"found": {"connections": "[1]", "listeners": []}}, "b": Poison()}
-    assert json.loads(site_connections("found", groups, hostvars, "a")) == {"a": {"connections": [1], "listeners": []}}
-    assert site_connections("other", groups, hostvars, "a") == "{}"
-    assert site_connections("found", groups, {**hostvars, "a": {"found": {"skipped": True}}}, "a") == "{}"
+    assert unpacked(site_connections("found", groups, hostvars, "a")) == {"a": {"connections": [1], "listeners": []}}
+    assert unpacked(site_connections("other", groups, hostvars, "a")) == {}
+    assert unpacked(site_connections("found", groups, {**hostvars, "a": {"found": {"skipped": True}}}, "a")) == {}

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.report impo
     PlanError,
     ReportError,
     build_report,
+    read_report,
+    render_json,
     render_page,
     render_plan,
     render_prometheus,
@@ -223,6 +227,23 @@ def test_the_same_again_is_the_same() -> None:
     assert not same_content(first, build_report(down()))
     assert not same_content(first, build_report(findings(certificates=[{"name": "ci", "days_left": 5}])))
     assert same_content(first, build_report(findings(certificates=[{"name": "ci", "days_left": 89}])))
+
+
+def test_what_is_given_stays_as_it_was() -> None:
+    given = findings(storage=[{"name": "disk", "used_bytes": 40, "capacity_bytes": 100, "used_percent": 40.0}])
+    copied = copy.deepcopy(given)
+    earlier = build_report({**given, "generated": "2030-01-01T00:00:00Z", "storage": [{**given["storage"][0], "used_bytes": 10}]})
+    later = build_report({**given, "generated": "2030-01-11T00:00:00Z"}, earlier)
+    assert later["storage"][0]["full_in_days"] == 20
+    assert given == copied
+
+
+def test_the_data_has_one_item_of_a_list_on_a_line(tmp_path: Path) -> None:
+    report = build_report(findings())
+    text = render_json(report)
+    assert sum('"verdict"' in line for line in text.splitlines()) == len(report["flows"]) > 0
+    (tmp_path / "report.json").write_text(text, encoding="utf-8")
+    assert read_report(str(tmp_path / "report.json")) == report
 
 
 def test_page_is_sound() -> None:
