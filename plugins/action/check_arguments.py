@@ -14,6 +14,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils import argu
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils import object_storage
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.port_model import SiteInventoryError, site_members
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.shared_folders import shared_folder
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import site_facts
 
 _PREFIX = "circleci_"
@@ -115,6 +116,10 @@ class ActionModule(ActionBase):
             catalog=_CatalogFacts(),
         )
         problems += _unnamed(options["verb"], variables, values, arguments["circleci_site"])
+        folder = values.get("circleci_state_dir", arguments["circleci_state_dir"].default)
+        if isinstance(folder, str):
+            host = str(variables["inventory_hostname"])
+            problems += shared_folder(options["verb"], variables.get("groups", {}), variables["hostvars"], host, folder, arguments)
         if options["verb"] in ("preflight", "plan", "install"):
             problems += [site_arguments.Problem.from_sentence(text) for text in object_storage.problems(Catalog.load(), values, _stores(variables))]
         result: dict[str, t.Any] = {

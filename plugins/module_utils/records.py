@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +35,45 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def write_record(path: Path, content: Mapping[str, Any]) -> bool:
     """Put *content* at *path*, readable by root only; ``False`` when it was there already."""
-    text = json.dumps({"format": FORMAT, **content}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = _text(content)
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return False
+    with _written_beside(path, text) as temporary:
+        temporary.replace(path)
+    return True
+
+
+def create_record(path: Path, content: Mapping[str, Any]) -> bool:
+    """Put *content* at *path* unless something is there, which then stays; ``False`` in that case."""
+    with _written_beside(path, _text(content)) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            # Some file systems know no hard links; there it is not told apart who of two came first.
+            if path.exists():
+                return False
+            temporary.replace(path)
+        return True
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps({"format": FORMAT, **content}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path, text: str) -> Iterator[Path]:
+    """A whole file beside *path* that has reached the disk; what is left of it goes away."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return True
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()

@@ -77,12 +77,29 @@ def test_records_go_and_what_else_lies_in_their_folder_stays(world: World) -> No
     for name in ("mirror", "receipts", "records", "reports", "restore-points", "plan", "files", "feed", "bundle"):
         (state / name).mkdir(parents=True)
         (state / name / "file").write_text("x", encoding="utf-8")
-    extra = {"circleci_uninstall_data": True, "circleci_registry_feed_dir": f"{state}/feed"}
+    (state / "site.json").write_text(json.dumps({"format": 1, "site": "tokyo", "domain": "ci.tokyo.example.com"}), encoding="utf-8")
+    extra = {"circleci_state_dir": str(state), "circleci_uninstall_data": True, "circleci_registry_feed_dir": f"{state}/feed"}
     predicted = world.run(str(playbook), "multi-site", local=(TOKYO,), extra=extra, arguments=["--check"])
     done = world.run(str(playbook), "multi-site", local=(TOKYO,), extra=extra)
-    assert (done.code, done.changed) == (0, predicted.changed) == (0, {TOKYO: 1}), done.messages()
+    assert (done.code, done.changed) == (0, predicted.changed) == (0, {TOKYO: 2}), done.messages()
     assert [path.name for path in state.iterdir()] == ["bundle"]
     (state / "bundle" / "file").unlink()
     (state / "bundle").rmdir()
     again = world.run(str(playbook), "multi-site", local=(TOKYO,), extra=extra)
     assert (again.code, again.changed) == (0, {}) and not state.exists()
+
+
+def test_another_host_of_the_site_leaves_records_alone(world: World) -> None:
+    # It may be the control host of another site, whose folder has the same path.
+    last = yaml.safe_load((ROOT / "playbooks/uninstall.yml").read_text(encoding="utf-8"))[-1]
+    store = "store.tokyo.example.com"
+    playbook = world.home / "records.yml"
+    playbook.write_text(yaml.safe_dump([{**last, "hosts": store, "roles": last["roles"][:1]}], sort_keys=False), encoding="utf-8")
+    state = world.home / "state"
+    (state / "records").mkdir(parents=True)
+    (state / "records" / "gates.json").write_text("{}", encoding="utf-8")
+    (state / "site.json").write_text("{}", encoding="utf-8")
+    before = world.files()
+    result = world.run(str(playbook), "multi-site", local=(store,), extra={"circleci_state_dir": str(state), "circleci_uninstall_data": True}, arguments=["--check"])
+    assert result.code == 0 and world.files() == before, result.messages()
+    assert str(state) not in json.dumps(result.results("host_units")[store])

@@ -94,7 +94,7 @@ class World:
         variables: dict[str, dict[str, Any]] = {name: dict(here) for name in local}
         for name, more in (hosts or {}).items():
             variables.setdefault(name, {}).update(more)
-        defaults = {"circleci_plan_dir": f"{self.plans}/{{{{ circleci_site | default('site') }}}}", "circleci_state_dir": f"{self.home}/state"}
+        defaults = {"circleci_plan_dir": f"{self.plans}/{{{{ circleci_site | default('site') }}}}", "circleci_state_dir": f"{self.home}/state/{{{{ circleci_site | default('site') }}}}"}
         words = [
             str(BIN / "ansible-playbook"), "-i", str(self.inventory(inventory)), "-i", str(self.overlay(variables)), verb if "/" in verb else f"{NAMESPACE}.{verb}",
             "--extra-vars", json.dumps({**defaults, **(extra or {})}), *arguments,

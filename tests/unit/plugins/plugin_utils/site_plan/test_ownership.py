@@ -18,6 +18,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.private_reg
     Registry,
     Wanted,
 )
+from ansible_collections.onprem.circleci_server.plugins.module_utils.site_folder import MARK
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.object_storage import MANAGED, service
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.runner import service as runner_service
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.site_plan.ownership import (
@@ -70,6 +71,7 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
             "circleci_nomad_client_gc_image": "circleci/docker-gc:2.0",
         }
     ],
+    "site": [{"circleci_domain": "ci.example.com", "circleci_site": "site", "circleci_state_dir": "/state"}],
     "secrets": [{"circleci_secrets_store": "ansible_vault", "circleci_secrets_store_path": "/srv/escrow.yml"}],
     "object_storage": [
         {"__circleci_object_storage_service": service(kind, STORE), "circleci_object_storage_certificate": "PEM", "circleci_object_storage_agent_port": 7071}
@@ -114,7 +116,8 @@ WRITE_NOTHING = {
     "onprem.circleci_server.cloud_firewall",
     # update-ca-certificates, which writes what others own.
     "ansible.builtin.command",
-    "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.find", "ansible.builtin.include_tasks", "ansible.builtin.meta",
+    "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.find", "ansible.builtin.import_tasks",
+    "ansible.builtin.include_tasks", "ansible.builtin.meta",
     "ansible.builtin.set_fact", "ansible.builtin.stat", "ansible.builtin.systemd_service", "ansible.builtin.wait_for_connection",
     "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
@@ -154,6 +157,10 @@ def _folders(given: Mapping[str, Any]) -> Iterator[str]:
     yield from (str(Path(value).parent) for value in given.values())
 
 
+def _site_folder(given: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{given['path']}/{MARK}"
+
+
 def _values(given: Mapping[str, Any]) -> Iterator[str]:
     for value in given.values():
         yield from [value] if isinstance(value, str) else value
@@ -180,6 +187,7 @@ WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator
     "onprem.circleci_server.way_back": (("path", "progress_file"), _values),
     "onprem.circleci_server.infrastructure_probe": (("lock_file", "progress_file"), _values),
     "onprem.circleci_server.human_gate": (("record",), _values),
+    "onprem.circleci_server.site_folder": (("path",), _site_folder),
     "onprem.circleci_server.site_report": (("path",), _values),
     "onprem.circleci_server.sites_page": (("path",), _values),
     "onprem.circleci_server.site_plan": (("path",), _values),
