@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils import cloud_firewall
+from ..module_utils import cloud, cloud_firewall
 from ..module_utils.preflight.findings import PROBLEM, Finding
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.port_model import (
@@ -206,30 +206,30 @@ def port_native(about: SiteModel, form: str = "pf") -> str:
 @over_model
 def cloud_firewalls(about: SiteModel, site: str = "site", form: str = "groups") -> Any:
     """What the firewall of the site's cloud should hold, for the module cloud_firewall or as a table."""
-    provider = cloud_firewall.PROVIDERS.get(about.platform)
+    provider = cloud.PROVIDERS.get(about.platform)
     if provider is None:
         raise AnsibleFilterError(
-            f"circleci_platform: {about.platform} has no firewall of a cloud; those that have one are {', '.join(sorted(cloud_firewall.PROVIDERS))}"
+            f"circleci_platform: {about.platform} has no firewall of a cloud; those that have one are {', '.join(sorted(cloud.PROVIDERS))}"
         )
     try:
         found = cloud_firewall.constructs(provider, site, [rule.as_dict() for rule in about.model.rules])
         return found if form == "groups" else cloud_firewall.table(provider, found, form)
-    except cloud_firewall.CloudError as error:
+    except cloud.CloudError as error:
         raise AnsibleFilterError("; ".join(error.problems)) from error
 
 
 def cloud_endpoints(platform: str, region: str = "", endpoint: str = "", token: bool = False) -> dict[str, Any]:
     """Cloud of a platform, and every address that cloud_prepare talks to."""
-    provider = cloud_firewall.PROVIDERS.get(platform, "")
+    provider = cloud.PROVIDERS.get(platform, "")
     if not provider:
-        known = sorted(cloud_firewall.PROVIDERS)
+        known = sorted(cloud.PROVIDERS)
         raise AnsibleFilterError(
             f"circleci_platform is {platform}, cloud_prepare sets the firewall of {', '.join(known)}; "
             "a firewall of another cloud or network is set by hand after ports.csv, which the verb plan writes"
         )
     if provider == "aws" and not endpoint and not region:
         raise AnsibleFilterError("circleci_cloud_region is empty; AWS needs it, for instance us-west-2")
-    return {"provider": provider, "endpoints": cloud_firewall.endpoints(provider, region, endpoint, token)}
+    return {"provider": provider, "endpoints": cloud.endpoints(provider, region, endpoint, token)}
 
 
 class FilterModule:

@@ -89,7 +89,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cloud_firewall import CloudError, Provider, changes, shown
+from ..module_utils.cloud import CloudError
+from ..module_utils.cloud_firewall import Provider, changes, shown
 from ..module_utils.cloud_firewall.aws import Aws
 from ..module_utils.cloud_firewall.azure import Azure
 from ..module_utils.cloud_firewall.digitalocean import DigitalOcean

@@ -60,7 +60,7 @@ def test_aws_check_run_again_and_less(aws: Aws) -> None:
     before = aws.groups()
     check = aws.run("--check", circleci_ports=PORTS)
     assert (check["code"], check["changed"]) == (0, 1), check["said"]
-    assert check["endpoints"] == [[aws.variables["circleci_cloud_endpoint"]]]
+    assert check["endpoints"] == [[aws.variables["circleci_cloud_endpoint"], "http://169.254.169.254"]]
     assert aws.groups() == before
     run = aws.run(circleci_ports=PORTS)
     assert (run["code"], run["changed"]) == (0, 1), run["said"]

@@ -9,17 +9,14 @@ C(model) is pure. An adapter for each cloud reads what is there and applies a di
 from __future__ import annotations
 
 from .model import (
-    PROVIDERS,
     Change,
-    CloudError,
     Found,
     Provider,
     RuleKey,
     changes,
     constructs,
-    endpoints,
     shown,
     table,
 )
 
-__all__ = ["PROVIDERS", "Change", "CloudError", "Found", "Provider", "RuleKey", "changes", "constructs", "endpoints", "shown", "table"]
+__all__ = ["Change", "Found", "Provider", "RuleKey", "changes", "constructs", "shown", "table"]

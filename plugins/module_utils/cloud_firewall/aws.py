@@ -8,12 +8,12 @@ Not amazon.aws.ec2_security_group: it either removes the rules of others or none
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
-from .model import MARK, TAG, Change, CloudError, Found, RuleKey
+from ..cloud import MARK, TAG, CloudError
+from ..cloud.aws import AwsSession
+from .model import Change, Found, RuleKey
 
 
 def _aws_protocol(key: RuleKey, description: str = "") -> dict[str, Any]:
@@ -34,34 +34,14 @@ class Aws:
         missing = [text for text, value in (("circleci_cloud_region", region), ("circleci_cloud_network (the id of the VPC)", network)) if not value]
         if missing:
             raise CloudError(*(f"{text} is empty; AWS needs it" for text in missing))
-        try:
-            boto3 = importlib.import_module("boto3")
-            config: Any = importlib.import_module("botocore.config")
-            self.errors: Any = importlib.import_module("botocore.exceptions")
-        except ImportError as error:
-            raise CloudError(f"boto3 is missing on the control host ({error}); install what requirements/cloud.txt names") from error
+        self.session = AwsSession(region)
         self.site, self.network = site, network
         self.prefix = f"{MARK} {site}: "
-        with self._told():
-            settings = config.Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 4})
-            self.client: Any = boto3.client("ec2", region_name=region, endpoint_url=endpoint or None, config=settings)
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except self.errors.NoCredentialsError as error:
-            raise CloudError("AWS: no credentials on the control host; give it an instance profile, or set AWS_ACCESS_KEY_ID and "
-                             "AWS_SECRET_ACCESS_KEY in the environment of the run") from error  # fmt: skip
-        except self.errors.ClientError as error:
-            raise CloudError(f"AWS refused {error.operation_name}: {error.response['Error'].get('Message', '')} "
-                             f"({error.response['Error'].get('Code', '')})") from error  # fmt: skip
-        except self.errors.BotoCoreError as error:
-            raise CloudError(f"AWS: {error}") from error
+        self.client: Any = self.session.client("ec2", endpoint)
 
     def read(self, names: Iterable[str]) -> dict[str, Found]:
         wanted = set(names)
-        with self._told():
+        with self.session.told():
             pages = self.client.get_paginator("describe_security_groups").paginate(Filters=[{"Name": "vpc-id", "Values": [self.network]}])
             groups = [group for page in pages for group in page["SecurityGroups"]]
         result = {}
@@ -87,7 +67,7 @@ class Aws:
 
     def apply(self, change: Change) -> None:
         group = change.id
-        with self._told():
+        with self.session.told():
             if not group:
                 tags = [{"ResourceType": "security-group", "Tags": [{"Key": TAG, "Value": self.site}, {"Key": "Name", "Value": change.name}]}]
                 group = self.client.create_security_group(

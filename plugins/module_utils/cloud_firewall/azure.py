@@ -11,37 +11,28 @@ are never sent. Ours keep the priorities that they have; a new one takes the fir
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..cloud import MARK, TAG, CloudError
+from ..cloud.azure import GROUP, GROUP_FORM, Arm
 from .model import (
     AZURE_LAST,
-    AZURE_LOGINS,
     EVERYBODY,
-    MARK,
-    TAG,
     Change,
-    CloudError,
     Found,
     RuleKey,
-    endpoints,
     key_of,
     plain,
     together,
 )
-from .rest import Answer, Rest
 
 API_VERSION = "2023-09-01"
-GROUP = re.compile(r"/subscriptions/[0-9a-fA-F-]{36}/resourceGroups/[\w.()-]+")
 PROTOCOLS = {"tcp": "Tcp", "udp": "Udp", "icmp": "Icmp", "any": "*"}
 PROBES, REST_OF_ALL = (key_of(item) for item in AZURE_LAST)
 # Allowed are 100 to 4096. What is below the first stays free for rules of others that must come before ours.
 FIRST, LAST = 1000, 4094
-ENDS = ("Succeeded", "Failed", "Canceled")
 FIXED = {PROBES: ("circleci-load-balancer-probes", 4095), REST_OF_ALL: ("circleci-deny-the-rest", 4096)}
 CLOSING = dict(FIXED.values())
 """Rules that stay in a group that no host needs any more: without them Azure would open it to the virtual network. Their names and priorities."""
@@ -54,14 +45,13 @@ class Azure:
     def __init__(self, site: str, region: str, network: str, token: str, endpoint: str = "") -> None:
         problems = []
         if not GROUP.fullmatch(network):
-            problems.append(f"circleci_cloud_network is {network!r}; Azure needs the resource group as /subscriptions/<id>/resourceGroups/<name>")
+            problems.append(f"circleci_cloud_network is {network!r}; Azure needs the resource group as {GROUP_FORM}")
         if not region:
             problems.append("circleci_cloud_region is empty; Azure needs the location of the machines, for instance westeurope")
         if problems:
             raise CloudError(*problems)
         self.site, self.region, self.prefix = site, region, f"{MARK} {site}: "
-        allowed = endpoints("azure", region, endpoint)
-        self.rest = Rest("Azure", allowed[0], (lambda: token) if token else _credentials(allowed), _said)
+        self.arm = Arm(region, token, endpoint)
         self.groups = f"{network}/providers/Microsoft.Network/networkSecurityGroups"
         self.there: dict[str, dict[str, Any]] = {}
 
@@ -69,7 +59,7 @@ class Azure:
         wanted = set(names)
         result: dict[str, Found] = {}
         problems: list[str] = []
-        for item in self._all():
+        for item in self.arm.all(self.groups, API_VERSION):
             # Azure tells names apart without regard to case.
             name = str(item["name"]).lower()
             owned = (item.get("tags") or {}).get(TAG) == self.site
@@ -98,22 +88,15 @@ class Azure:
         group = f"{self.groups}/{change.name}"
         if not change.id:
             body = {"location": self.region, "tags": {TAG: self.site}, "properties": {"securityRules": list(wanted.values())}}
-            self._finish("PUT", group, body)
+            self.arm.change("PUT", group, API_VERSION, body)
             return
         # Opened before closed, and the rest denied at the end: nobody is cut off while a rule is replaced.
         for name, rule in wanted.items():
             old = there.get(name)
             if old is None or _edited(old) or set(_keys(old["properties"])) != set(_keys(rule["properties"])):
-                self._finish("PUT", f"{group}/securityRules/{name}", rule)
+                self.arm.change("PUT", f"{group}/securityRules/{name}", API_VERSION, rule)
         for name in sorted(set(there) - set(wanted) - set(CLOSING)):
-            self._finish("DELETE", f"{group}/securityRules/{name}")
-
-    def _all(self) -> Iterable[dict[str, Any]]:
-        path = self._versioned(self.groups)
-        while path:
-            data = self.rest.call("GET", path).data
-            yield from data.get("value") or []
-            path = str(data.get("nextLink") or "")
+            self.arm.change("DELETE", f"{group}/securityRules/{name}", API_VERSION)
 
     def _ours(self, rule: Mapping[str, Any]) -> bool:
         properties = rule["properties"]
@@ -148,36 +131,6 @@ class Azure:
             properties.update({"sourceAddressPrefixes": sorted(networks)} if family else {"sourceAddressPrefix": networks[0]})
             result.append({"name": name, "properties": properties})
         return sorted(result, key=lambda rule: (rule["name"] in CLOSING, rule["properties"]["priority"]))
-
-    @staticmethod
-    def _versioned(path: str) -> str:
-        return f"{urllib.parse.quote(path)}?api-version={API_VERSION}"
-
-    def _finish(self, method: str, path: str, body: Any = None) -> None:
-        """Ask for a change and wait until it is made."""
-        answer = self.rest.call(method, self._versioned(path), body)
-        monitor, location = answer.headers.get("azure-asyncoperation", ""), answer.headers.get("location", "")
-        state, said = _state(answer), answer.data
-        if monitor:
-            where, state = monitor, "InProgress"
-        elif answer.status == 202 and location:
-            where, state = location, "InProgress"
-        else:
-            where = self._versioned(path)
-        if state not in ENDS:
-            for now in self.rest.poll(where, answer.headers):
-                # The monitor tells a state of its own, the location that of the thing, and nothing at all while it is at work.
-                state = str(now.data.get("status", "")) if monitor else "InProgress" if now.status == 202 else _state(now)
-                said = now.data
-                if state in ENDS:
-                    break
-        if state != "Succeeded":
-            raise CloudError(f"Azure ended {method} {path} as {state}: {_said(said) or 'no reason given'}")
-
-
-def _state(answer: Answer) -> str:
-    """Without a state the thing is done."""
-    return str((answer.data.get("properties") or {}).get("provisioningState") or "Succeeded")
 
 
 def _rules(group: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -217,41 +170,3 @@ def _edited(rule: Mapping[str, Any]) -> str:
             notes.append(f"{kind} {', '.join(value)}")
     notes += [f"{kind} set" for kind in ("sourceApplicationSecurityGroups", "destinationApplicationSecurityGroups") if properties.get(kind)]
     return "; ".join(notes)
-
-
-def _said(body: Any) -> str:
-    """The sentence, and those of the details below it."""
-    try:
-        error = body["error"]
-        parts = [error, *(error.get("details") or [])]
-        return "; ".join(f"{part.get('message', '')} ({part.get('code', '')})" for part in parts)
-    except (KeyError, TypeError, AttributeError):
-        return ""
-
-
-def _credentials(allowed: list[str]) -> Callable[[], str]:
-    """Tokens for the credentials of the host, as every tool of Azure finds them."""
-    try:
-        identity: Any = importlib.import_module("azure.identity")
-        errors: Any = importlib.import_module("azure.core.exceptions")
-    except ImportError as error:
-        raise CloudError(f"azure-identity is missing on the control host ({error}); install what requirements/cloud.txt names, "
-                         "or set circleci_cloud_token") from error  # fmt: skip
-    authority = os.environ.get("AZURE_AUTHORITY_HOST") or allowed[1]
-    hosts = [urllib.parse.urlsplit(url).hostname for url in allowed]
-    if urllib.parse.urlsplit(authority if "://" in authority else f"https://{authority}").hostname not in hosts:
-        raise CloudError(f"AZURE_AUTHORITY_HOST on the control host is {authority}, which was not named before; "
-                         "get a token there and set circleci_cloud_token")  # fmt: skip
-    # Without the discovery that would ask login.microsoftonline.com whatever the authority is.
-    credential = identity.DefaultAzureCredential(authority=authority, disable_instance_discovery=True)
-    audience = allowed[0] if allowed[0] in AZURE_LOGINS else endpoints("azure", "")[0]
-
-    def token() -> str:
-        try:
-            return str(credential.get_token(f"{audience}/.default").token)
-        except errors.ClientAuthenticationError as error:
-            said = " ".join(str(error.message).split())
-            raise CloudError(f"Azure gives no token for the credentials of the control host; give its machine a managed identity, set AZURE_TENANT_ID, "
-                             f"AZURE_CLIENT_ID and AZURE_CLIENT_SECRET there, or set circleci_cloud_token ({said[:600]})") from error  # fmt: skip
-
-    return token

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # Copyright: Contributors to onprem.circleci_server
-"""Firewalls of DigitalOcean, by its REST API: community.digitalocean is no longer kept.
+"""Firewalls of DigitalOcean, by its REST API.
 
 A firewall has no mark but the tags that it is bound to. Ours has two: one of its own name, which machines get and with it the rules, and one of the
 site, which no machine gets and which tells that the firewall is ours.
@@ -10,13 +10,13 @@ Rules in it have no description, so that all networks that may come in are ours.
 
 from __future__ import annotations
 
-import os
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .model import TAG, Change, CloudError, Found, RuleKey, endpoints, plain, together
-from .rest import Rest
+from ..cloud import TAG, CloudError
+from ..cloud.digitalocean import DigitalOceanApi
+from .model import Change, Found, RuleKey, plain, together
 
 EVERYBODY = ["0.0.0.0/0", "::/0"]
 ALL_PORTS = "0"
@@ -27,26 +27,14 @@ class DigitalOcean:
     """Firewalls of one account."""
 
     def __init__(self, site: str, token: str, endpoint: str = "") -> None:
-        secret = token or os.environ.get("DIGITALOCEAN_TOKEN", "")
-        if not secret:
-            raise CloudError("DigitalOcean: no token; set circleci_cloud_token, or DIGITALOCEAN_TOKEN in the environment of the run")
         self.mark = f"{TAG}:{site}"
-        self.rest = Rest("DigitalOcean", endpoints("digitalocean", "", endpoint)[0], lambda: secret, _said)
+        self.rest = DigitalOceanApi(token, endpoint)
         self.there: dict[str, dict[str, Any]] = {}
-
-    def _firewalls(self) -> Iterator[dict[str, Any]]:
-        page = 1
-        while True:
-            found = self.rest.call("GET", f"/v2/firewalls?page={page}&per_page=100").data
-            yield from found.get("firewalls") or []
-            if not ((found.get("links") or {}).get("pages") or {}).get("next"):
-                return
-            page += 1
 
     def read(self, names: Iterable[str]) -> dict[str, Found]:
         wanted = set(names)
         result = {}
-        for item in self._firewalls():
+        for item in self.rest.all("/v2/firewalls", "firewalls"):
             tags = item.get("tags") or []
             owned = self.mark in tags
             if owned or item["name"] in wanted:
@@ -88,13 +76,6 @@ class DigitalOcean:
         if firewall.get("status") == "failed":
             late = ", ".join(str(item.get("droplet_id")) for item in firewall.get("pending_changes") or [])
             raise CloudError(f"DigitalOcean could not bring the rules of {firewall.get('name')} to every machine (droplets {late or 'not named'})")
-
-
-def _said(body: Any) -> str:
-    """The API has two forms of refusal: C(message), and for tags C(error) with its causes."""
-    if not isinstance(body, dict):
-        return ""
-    return str(body.get("message") or "; ".join([str(body.get("error") or ""), *map(str, body.get("root_causes") or [])]).strip("; "))
 
 
 def _keys(rules: Iterable[dict[str, Any]]) -> Iterator[RuleKey]:

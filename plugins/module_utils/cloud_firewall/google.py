@@ -11,15 +11,15 @@ networks of one protocol and range of ports in one address family (the API takes
 
 from __future__ import annotations
 
-import importlib
 import re
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .model import MARK, Change, CloudError, Found, RuleKey, endpoints, plain, together
-from .rest import Rest
+from ..cloud import MARK, CloudError, endpoints
+from ..cloud.google import finished, google_api, google_token
+from .model import Change, Found, RuleKey, plain, together
 
 SCOPE = "https://www.googleapis.com/auth/compute"
 NETWORK = re.compile(r"projects/(?P<project>[a-z0-9.:-]+)/global/networks/(?P<name>[a-z0-9-]+)")
@@ -40,7 +40,7 @@ class Google:
         self.network, self.project = network, match["project"]
         self.site_prefix, self.prefix = f"circleci-{site}-", f"{MARK} {site}: "
         allowed = endpoints("gcp", "", endpoint)
-        self.rest = Rest("Google", allowed[0], (lambda: token) if token else _credentials(allowed), _said, _throttled)
+        self.rest = google_api(allowed[0], google_token(token, SCOPE, allowed))
         self.there: dict[str, dict[str, Any]] = {}
         self.firewalls = f"/compute/v1/projects/{self.project}/global/firewalls"
 
@@ -120,23 +120,9 @@ class Google:
         """Ask for changes, wait until all of them are made, and tell what could not be."""
         # The number lets Google know a request that is made again.
         started = [(f"{method} {path}", self.rest.call(method, f"{path}?requestId={uuid.uuid4()}", body).data) for method, path, body in requests]
-        problems = [f"Google refused {what}: {said}" for what, operation in started if (said := self._outcome(what, operation))]
+        problems = [f"Google refused {what}: {said}" for what, operation in started if (said := finished(self.rest, self.project, what, operation))]
         if problems:
             raise CloudError(*problems)
-
-    def _outcome(self, what: str, operation: Mapping[str, Any]) -> str:
-        """Empty when the change is made, else why not."""
-        for _round in range(30):
-            if operation.get("status") == "DONE":
-                break
-            # Answers when the operation is done, and after two minutes at the latest.
-            operation = self.rest.call("POST", f"/compute/v1/projects/{self.project}/global/operations/{operation.get('name')}/wait").data
-        else:
-            raise CloudError(f"Google has not finished {what} yet; the same command goes on")
-        errors = (operation.get("error") or {}).get("errors") or []
-        if errors:
-            return ", ".join(f"{item.get('message', '')} ({item.get('code', '')})" for item in errors)
-        return str(operation.get("httpErrorMessage") or "") if int(operation.get("httpErrorStatusCode") or 0) >= 400 else ""
 
 
 def _group(name: str) -> str:
@@ -165,51 +151,3 @@ def _edited(rule: Mapping[str, Any], group: str) -> str:
         notes.append(f"for the tags {', '.join(rule.get('targetTags') or ['of every machine'])}")
     notes += [f"{name} {', '.join(rule[name])}" for name in ELSEWHERE if rule.get(name)]
     return "; ".join(notes)
-
-
-def _said(body: Any) -> str:
-    try:
-        return str(body["error"]["message"])
-    except (KeyError, TypeError):
-        return ""
-
-
-def _throttled(body: Any) -> bool:
-    """Google also says 403 when it is asked too often."""
-    try:
-        return any(item.get("reason") in ("rateLimitExceeded", "userRateLimitExceeded") for item in body["error"]["errors"])
-    except (KeyError, TypeError, AttributeError):
-        return False
-
-
-def _credentials(allowed: list[str]) -> Callable[[], str]:
-    """Tokens for the credentials of the host, as every tool of Google finds them."""
-    try:
-        auth: Any = importlib.import_module("google.auth")
-        errors: Any = importlib.import_module("google.auth.exceptions")
-        transport: Any = importlib.import_module("google.auth.transport.requests")
-    except ImportError as error:
-        raise CloudError(f"google-auth is missing on the control host ({error}); install what requirements/cloud.txt names, "
-                         "or set circleci_cloud_token") from error  # fmt: skip
-    try:
-        credentials, _project = auth.default(scopes=[SCOPE])
-    except errors.DefaultCredentialsError as error:
-        raise CloudError(f"Google: no credentials on the control host; set GOOGLE_APPLICATION_CREDENTIALS there to the key file of a service account, "
-                         f"give its machine a service account, or set circleci_cloud_token ({error})") from error  # fmt: skip
-    # Where a key file or a federation gets its tokens stands in the file; only what was named before is asked.
-    uri = str(getattr(credentials, "_token_uri", "") or getattr(credentials, "_token_url", "") or "")
-    hosts = [urllib.parse.urlsplit(url).hostname for url in allowed]
-    if uri and urllib.parse.urlsplit(uri).hostname not in hosts:
-        raise CloudError(f"the credentials of Google on the control host get their token from {uri}, which was not named before; "
-                         "get a token there and set circleci_cloud_token")  # fmt: skip
-
-    def token() -> str:
-        try:
-            if not credentials.valid:
-                credentials.refresh(transport.Request())
-        except errors.GoogleAuthError as error:
-            who = getattr(credentials, "service_account_email", "") or "the credentials of the control host"
-            raise CloudError(f"Google gives no token for {who}: {error}") from error
-        return str(credentials.token)
-
-    return token

@@ -12,12 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-MARK = "onprem.circleci_server"
-"""How descriptions of rules of ours begin."""
-TAG = "onprem-circleci-site"
-"""Tag of groups of ours, where groups have tags; its value is the site."""
-PROVIDERS = {"eks": "aws", "gke": "gcp", "azure": "azure", "digitalocean": "digitalocean"}
-"""Platform of the site: its cloud."""
+from ..cloud import CloudError
+
 CONSTRUCTS = {"aws": "security group", "gcp": "VPC firewall, target tag", "azure": "network security group", "digitalocean": "firewall and tag"}
 LIMITS = {"aws": 60, "azure": 1000, "digitalocean": 50}
 """Rules of one security group for each address family (quota of AWS, which an account can raise), of one network security group, of one firewall.
@@ -36,14 +32,6 @@ AZURE_LAST = (
 )
 # The state of a rule of the port model that nobody has to carry. The others are for a packet filter of a host, a node or a network.
 IDLE = ("documented", "nobody", "left", "switched off")
-
-
-class CloudError(Exception):
-    """Everything that stands in the way, in sentences for people."""
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
 
 
 class RuleKey(NamedTuple):
@@ -105,29 +93,6 @@ class Provider(Protocol):
 
     def apply(self, change: Change) -> None:
         """Make one group as the change says."""
-
-
-APIS = {"gcp": "https://compute.googleapis.com", "azure": "https://management.azure.com", "digitalocean": "https://api.digitalocean.com"}
-AZURE_LOGINS = {
-    "https://management.azure.com": "https://login.microsoftonline.com",
-    "https://management.usgovcloudapi.net": "https://login.microsoftonline.us",
-    "https://management.chinacloudapi.cn": "https://login.partner.microsoftonline.cn",
-}
-"""API of each cloud of Azure, and where its tokens come from."""
-METADATA = "http://169.254.169.254"
-"""Where machines of a cloud find their own identity."""
-
-
-def endpoints(provider: str, region: str, endpoint: str = "", token: bool = False) -> list[str]:
-    """Every address that the verb talks to, known without talking. With a *token* nothing has to be asked for one."""
-    if provider == "aws":
-        return [endpoint or f"https://ec2.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"]
-    api = (endpoint or APIS[provider]).rstrip("/")
-    if token or provider == "digitalocean":
-        return [api]
-    if provider == "gcp":
-        return [api, "https://oauth2.googleapis.com", "http://metadata.google.internal", METADATA]
-    return [api, AZURE_LOGINS.get(api, AZURE_LOGINS[APIS["azure"]]), METADATA]
 
 
 def _ports(text: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ...module_utils import cloud_firewall
+from ...module_utils import cloud, cloud_firewall
 from ...module_utils.preflight.findings import PROBLEM, WARNING, Finding, apply_waivers
 from ..bundle_contents import VENDOR_REGISTRY, bundle_contents
 from ..catalog import Catalog
@@ -161,7 +161,7 @@ def plan_site(request: Request, catalog: Catalog, ownership: Ownership) -> dict[
 
 def _cloud_tables(request: Request) -> dict[str, str]:
     """The rules as a cloud holds them, empty where the platform is none. Its limits are the business of whoever sets them."""
-    provider = cloud_firewall.PROVIDERS.get(str(request.facts["platform"]))
+    provider = cloud.PROVIDERS.get(str(request.facts["platform"]))
     if provider is None:
         return {"cloud_csv": "", "cloud_markdown": ""}
     groups = cloud_firewall.constructs(provider, request.site, [rule.as_dict() for rule in request.model.rules], limited=False)

@@ -8,13 +8,12 @@ import io
 from typing import Any
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.cloud import CloudError, endpoints
 from ansible_collections.onprem.circleci_server.plugins.module_utils.cloud_firewall import (
-    CloudError,
     Found,
     RuleKey,
     changes,
     constructs,
-    endpoints,
     shown,
     table,
 )
@@ -124,10 +123,11 @@ def test_what_somebody_edited_is_repaired_and_shown() -> None:
 
 
 def test_endpoints_are_known_without_talking() -> None:
-    assert endpoints("aws", "us-west-2") == ["https://ec2.us-west-2.amazonaws.com"]
-    assert endpoints("aws", "cn-north-1") == ["https://ec2.cn-north-1.amazonaws.com.cn"]
+    metadata = "http://169.254.169.254"
+    assert endpoints("aws", "us-west-2") == ["https://ec2.us-west-2.amazonaws.com", "https://sts.us-west-2.amazonaws.com", metadata]
+    assert endpoints("aws", "cn-north-1") == ["https://ec2.cn-north-1.amazonaws.com.cn", "https://sts.cn-north-1.amazonaws.com.cn", metadata]
     assert endpoints("digitalocean", "") == ["https://api.digitalocean.com"]
-    assert endpoints("aws", "us-west-2", "https://vpce.example.com") == ["https://vpce.example.com"]
+    assert endpoints("aws", "us-west-2", "https://vpce.example.com") == ["https://vpce.example.com", metadata]
     assert endpoints("gcp", "", token=True) == ["https://compute.googleapis.com"]
     assert endpoints("gcp", "") == [
         "https://compute.googleapis.com", "https://oauth2.googleapis.com", "http://metadata.google.internal", "http://169.254.169.254",

@@ -13,10 +13,10 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from ..url_openers import token_opener
-from .model import CloudError
+from .errors import CloudError
 
 ATTEMPTS = 5
 PATIENCE = 60
@@ -54,20 +54,22 @@ class Rest:
             raise CloudError(f"circleci_cloud_endpoint is {self.endpoint!r}; a URL that begins with https:// is needed, since the token goes there")
         self.opener = token_opener()
 
-    def call(self, method: str, path: str, body: Any = None) -> Answer:
-        """Ask, and ask again when the cloud wants to be asked less often."""
+    def call(self, method: str, path: str, body: Any = None, *, headers: Optional[Mapping[str, str]] = None, absent: bool = False) -> Answer:
+        """Ask, and ask again when the cloud wants to be asked less often. With *absent* 404 is an answer, too."""
         url = self._url(path)
         shown = urllib.parse.urlsplit(url).path
         for attempt in range(ATTEMPTS):
-            status, headers, text = self._once(method, url, body)
+            status, said, text = self._once(method, url, body, headers or {})
             if status < 300:
-                return Answer(status, headers, self._object(text, f"{method} {shown}"))
+                return Answer(status, said, self._object(text, f"{method} {shown}"))
+            if status == 404 and absent:
+                return Answer(status, said, {})
             refusal = self._refusal(text)
             later = status == 429 or self.throttled(refusal) or (status == 503 and method != "POST")
             sentence = f"{self.said(refusal) or 'no reason given'} (HTTP {status})"
             if not later:
                 raise CloudError(f"{self.cloud} refused {method} {shown}: {sentence}")
-            wait = _seconds(headers, 2**attempt)
+            wait = _seconds(said, 2**attempt)
             if wait > PATIENCE:
                 raise CloudError(f"{self.cloud} is asked too often and wants {wait} seconds of silence: {sentence}; run the same command again after that")
             if attempt + 1 < ATTEMPTS:
@@ -93,8 +95,8 @@ class Rest:
             raise CloudError(f"{self.endpoint} points to {given.scheme}://{given.netloc}, which was not named before; nothing was sent there")
         return path
 
-    def _once(self, method: str, url: str, body: Any) -> tuple[int, dict[str, str], bytes]:
-        headers = {"Authorization": f"Bearer {self.token()}", "Content-Type": "application/json"}
+    def _once(self, method: str, url: str, body: Any, more: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
+        headers = {**more, "Authorization": f"Bearer {self.token()}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - the scheme was checked
         try:

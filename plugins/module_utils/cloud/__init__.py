@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# Copyright: Contributors to onprem.circleci_server
+"""How each cloud is asked: its addresses, credentials and transport, and what marks a thing there as ours.
+
+What is wanted of a cloud is the business of the packages beside: its firewall, the site's object storage, its names.
+"""
+
+from __future__ import annotations
+
+from .addresses import APIS, AZURE_LOGINS, METADATA, endpoints
+from .errors import MARK, PROVIDERS, TAG, CloudError
+
+__all__ = ["APIS", "AZURE_LOGINS", "MARK", "METADATA", "PROVIDERS", "TAG", "CloudError", "endpoints"]
