@@ -30,7 +30,7 @@ VERBS = {
     "plan": "Write the change-request document; change nothing",
     "chart_check": "Compare the catalog with the licensed chart; change no site",
     "bundle": "Fetch images, chart, agents, packages and binaries into a bundle, on the connected side",
-    "cloud_prepare": "Set the firewall of the cloud, where its API can be reached",
+    "cloud_prepare": "Set what the site needs of its cloud, where its API can be reached",
     "secrets": "Make the secrets of the site once, in its cluster",
     "install": "Install CircleCI Server on the cut-off site",
     "upgrade": "Go one release further, with a restore point and a way back",

@@ -11,7 +11,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import PROBLEM, Finding
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils import arguments as site_arguments
-from ansible_collections.onprem.circleci_server.plugins.plugin_utils import object_storage
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils import cloud_request, object_storage
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.port_model import SiteInventoryError, site_members
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.shared_folders import shared_folder
@@ -120,6 +120,8 @@ class ActionModule(ActionBase):
         if isinstance(folder, str):
             host = str(variables["inventory_hostname"])
             problems += shared_folder(options["verb"], variables.get("groups", {}), variables["hostvars"], host, folder, arguments)
+        if options["verb"] in ("cloud_prepare", "plan"):
+            problems += [site_arguments.Problem.from_sentence(text) for text in cloud_request.problems(Catalog.load(), values)]
         if options["verb"] in ("preflight", "plan", "install"):
             problems += [site_arguments.Problem.from_sentence(text) for text in object_storage.problems(Catalog.load(), values, _stores(variables))]
         result: dict[str, t.Any] = {

@@ -41,6 +41,13 @@ def _capabilities(kind: str, *, catalog: Catalog = PLAIN) -> dict[str, Any]:
         raise AnsibleFilterError(str(error)) from error
 
 
+def _bucket_options(kind: str, site: Mapping[str, Any], *, catalog: Catalog = PLAIN) -> dict[str, Any]:
+    try:
+        return object_storage.bucket_options(catalog, kind, site)
+    except CatalogError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
 def _agents(release: str, files: Mapping[str, str], *, catalog: Catalog = PLAIN) -> dict[str, Any]:
     try:
         return object_storage.agent_objects(catalog, release, files)
@@ -57,6 +64,7 @@ class FilterModule:
             "object_storage_workload": with_catalog(_workload),
             "object_storage_problems": with_catalog(_problems),
             "object_storage_capabilities": with_catalog(_capabilities),
+            "object_storage_bucket_options": with_catalog(_bucket_options),
             "object_storage_unproven": object_storage.unproven,
             "agent_objects": with_catalog(_agents),
             "agents_url": object_storage.agents_url,

@@ -218,7 +218,9 @@ def cloud_firewalls(about: SiteModel, site: str = "site", form: str = "groups") 
         raise AnsibleFilterError("; ".join(error.problems)) from error
 
 
-def cloud_endpoints(platform: str, region: str = "", endpoint: str = "", token: bool = False) -> dict[str, Any]:
+def cloud_endpoints(
+    platform: str, region: str = "", endpoint: str = "", token: bool = False, parts: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Cloud of a platform, and every address that cloud_prepare talks to."""
     provider = cloud.PROVIDERS.get(platform, "")
     if not provider:
@@ -229,7 +231,7 @@ def cloud_endpoints(platform: str, region: str = "", endpoint: str = "", token: 
         )
     if provider == "aws" and not endpoint and not region:
         raise AnsibleFilterError("circleci_cloud_region is empty; AWS needs it, for instance us-west-2")
-    return {"provider": provider, "endpoints": cloud.endpoints(provider, region, endpoint, token)}
+    return {"provider": provider, "endpoints": cloud.endpoints(provider, region, endpoint, token, parts)}
 
 
 class FilterModule:

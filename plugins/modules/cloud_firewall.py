@@ -20,44 +20,17 @@ description:
     within a minute.
 author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
+extends_documentation_fragment:
+  - onprem.circleci_server.cloud
 requirements:
   - boto3 (AWS)
   - google-auth and requests (Google Cloud, without O(token))
   - azure-identity (Azure, without O(token))
 options:
-  provider:
-    description: The cloud.
-    type: str
-    required: true
-    choices: [aws, azure, digitalocean, gcp]
-  site:
-    description: Name of the site. It is part of the mark.
-    type: str
-    required: true
   groups:
     description: Groups by their names, each with its rules, as the filter P(onprem.circleci_server.cloud_firewalls#filter) gives them.
     type: dict
     required: true
-  region:
-    description: Region of AWS, or location of Azure.
-    type: str
-    default: ""
-  network:
-    description:
-      - Where the rules belong. Id of the VPC of AWS; C(projects/<project>/global/networks/<name>) of Google Cloud;
-        C(/subscriptions/<id>/resourceGroups/<name>) of Azure. DigitalOcean needs none.
-    type: str
-    default: ""
-  token:
-    description:
-      - Token of DigitalOcean, or access token of Google Cloud or Azure. AWS takes none.
-      - Empty takes E(DIGITALOCEAN_TOKEN) of the control host, or what google-auth or azure-identity finds there.
-    type: str
-    default: ""
-  endpoint:
-    description: URL of the API, where it is not the public one, for instance an interface endpoint of the VPC.
-    type: str
-    default: ""
 attributes:
   check_mode:
     support: full
@@ -95,6 +68,7 @@ from ..module_utils.cloud_firewall.aws import Aws
 from ..module_utils.cloud_firewall.azure import Azure
 from ..module_utils.cloud_firewall.digitalocean import DigitalOcean
 from ..module_utils.cloud_firewall.google import Google
+from ..module_utils.cloud_module import CLOUD_SPEC
 
 
 def _cloud(given: dict[str, Any]) -> Provider:
@@ -111,13 +85,8 @@ def _cloud(given: dict[str, Any]) -> Provider:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "provider": {"type": "str", "required": True, "choices": ["aws", "azure", "digitalocean", "gcp"]},
-            "site": {"type": "str", "required": True},
+            **CLOUD_SPEC,
             "groups": {"type": "dict", "required": True},
-            "region": {"type": "str", "default": ""},
-            "network": {"type": "str", "default": ""},
-            "token": {"type": "str", "default": "", "no_log": True},
-            "endpoint": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )

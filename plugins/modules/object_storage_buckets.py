@@ -94,35 +94,12 @@ changes:
   elements: str
 """
 
-from dataclasses import replace
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.s3 import buckets
-from ..module_utils.s3.buckets import BucketState, BucketWish
+from ..module_utils.s3.buckets import BucketState, BucketWish, wishes, with_expiry
 from ..module_utils.s3.client import S3Client, S3Error
-from ..module_utils.s3.configuration import NO_EXPIRY, expiry_wish
 from ..module_utils.s3.options import STORE_SPEC, client_from
-
-
-def wishes(options: dict[str, Any]) -> list[BucketWish]:
-    origins = None if options["origins"] is None else tuple(sorted(set(options["origins"])))
-    found = [BucketWish(options["bucket"], "circleci_object_storage_bucket", options["site"], versioning=options["versioning"], origins=origins)]
-    if options["agent_bucket"]:
-        found.append(
-            BucketWish(options["agent_bucket"], "circleci_object_storage_agent_bucket", options["site"], public_read=True, public_list=options["agents_listed"])
-        )
-    return found
-
-
-def with_expiry(client: S3Client, wish: BucketWish, options: dict[str, Any]) -> BucketWish:
-    """The wish with the expiry of the data bucket, which depends on the folders that it has."""
-    if options["expiry_days"] is None or wish.name != options["bucket"]:
-        return wish
-    named = options["expiry_prefixes"]
-    there = named or not options["expiry_days"] or client.bucket_exists(wish.name)
-    return replace(wish, expiry=expiry_wish(client, wish.name, options["expiry_days"], named) if there else NO_EXPIRY)
 
 
 def present(module: AnsibleModule, client: S3Client) -> tuple[list[str], list[str]]:

@@ -47,6 +47,14 @@ options:
     description: Text of C(cloud-rules.md), the same as O(cloud_csv). Empty writes none.
     type: str
     default: ""
+  cloud_requests_csv:
+    description: Text of C(cloud-requests.csv), what is asked of the cloud beside its firewall. Empty writes none.
+    type: str
+    default: ""
+  cloud_requests_markdown:
+    description: Text of C(cloud-requests.md), the same as O(cloud_requests_csv). Empty writes none.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Can run in check mode and return changed status prediction without modifying the target.
@@ -97,7 +105,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.report import PlanError, render_plan
 
 NAMES = {"markdown": "change-request.md", "html": "change-request.html", "json": "change-request.json", "csv": "ports.csv",
-         "cloud_csv": "cloud-rules.csv", "cloud_markdown": "cloud-rules.md"}  # fmt: skip
+         "cloud_csv": "cloud-rules.csv", "cloud_markdown": "cloud-rules.md",
+         "cloud_requests_csv": "cloud-requests.csv", "cloud_requests_markdown": "cloud-requests.md"}  # fmt: skip
 
 
 def write(path: str, content: str) -> None:
@@ -149,6 +158,8 @@ def main() -> None:
             "ports_csv": {"type": "str", "default": ""},
             "cloud_csv": {"type": "str", "default": ""},
             "cloud_markdown": {"type": "str", "default": ""},
+            "cloud_requests_csv": {"type": "str", "default": ""},
+            "cloud_requests_markdown": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
@@ -162,7 +173,7 @@ def main() -> None:
     except PlanError as error:
         module.fail_json(msg="; ".join(error.problems), problems=list(error.problems))
     contents = {"markdown": markdown, "html": page, "json": json.dumps(plan, indent=1, sort_keys=True) + "\n", "csv": module.params["ports_csv"],
-                "cloud_csv": module.params["cloud_csv"], "cloud_markdown": module.params["cloud_markdown"]}  # fmt: skip
+                **{kind: module.params[kind] for kind in names if kind.startswith("cloud_")}}  # fmt: skip
     stale = [kind for kind in contents if contents[kind] != before[kind]]
     if stale and not module.check_mode:
         try:

@@ -12,7 +12,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.arguments i
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = sorted(path.stem for path in ROOT.glob("playbooks/*.yml") if not path.name.endswith(".meta.yml"))
-DERIVED = {name: yaml.safe_dump(value) for name, value in yaml.safe_load((ROOT / "roles/site/vars/main.yml").read_text(encoding="utf-8")).items()}
+DERIVED = {name: yaml.safe_dump(value, width=1000) for name, value in yaml.safe_load((ROOT / "roles/site/vars/main.yml").read_text(encoding="utf-8")).items()}
 # Read only where they are there.
 GUARDED = re.compile(r"(circleci_[a-z_]+)(?: \| default\(|( \| bool\})?.{0,80}if \1 is defined)", re.DOTALL)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Refusals of AWS in front of moto, which looks at no signature and no rights: the next answers are errors of EC2, the rest is moto's."""
+"""Refusals of AWS in front of moto, which looks at no signature and no rights: the next answers are errors of EC2 or S3, the rest is moto's."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+S3_ERROR = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>{}</Code><Message>{}</Message><RequestId>1</RequestId></Error>'
 ERROR = '<?xml version="1.0" encoding="UTF-8"?><Response><Errors><Error><Code>{}</Code><Message>{}</Message></Error></Errors><RequestID>1</RequestID></Response>'
 
 
 class Refusals:
-    """C(next) is a list of status, code, message and the action that it waits for (empty: whatever comes)."""
+    """C(next) is a list of status, code, message and the action that it waits for (empty: whatever comes).
+
+    An action of S3 is its method, the bucket, and what of it is asked for, such as C(PUT example-data policy).
+    """
 
     def __init__(self, backend: str) -> None:
         self.backend, self.url = backend, ""
@@ -28,23 +32,27 @@ def refusing(backend: str) -> Iterator[Refusals]:
     state = Refusals(backend)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            action = parse_qs(body.decode())["Action"][0]
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            parts = urlsplit(self.path)
+            form = parse_qs(body.decode()) if self.command == "POST" and "form" in self.headers.get("Content-Type", "") else {}
+            action = form["Action"][0] if form else " ".join(filter(None, (self.command, parts.path.strip("/"), parts.query.partition("=")[0])))
             state.actions.append(action)
             if state.next and state.next[0][3] in ("", action):
                 status, code, message, _action = state.next.pop(0)
-                data, kind = ERROR.format(code, message).encode(), "text/xml"
+                data, kind = (ERROR if form else S3_ERROR).format(code, message).encode(), "text/xml"
             else:
                 connection = http.client.HTTPConnection(str(urlsplit(state.backend).netloc))
-                connection.request("POST", self.path, body, {name: value for name, value in self.headers.items() if name.lower() != "host"})
+                connection.request(self.command, self.path, body, {name: value for name, value in self.headers.items() if name.lower() != "host"})
                 answer = connection.getresponse()
                 status, data, kind = answer.status, answer.read(), answer.headers.get("Content-Type", "text/xml")
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            self.wfile.write(data if self.command != "HEAD" else b"")
+
+        do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = _serve
 
         def log_message(self, *_arguments: Any) -> None:
             """Nothing."""

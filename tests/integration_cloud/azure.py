@@ -11,6 +11,8 @@ from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from . import azure_storage
+from .azure_storage import Storage
 from .standin import Answer, Refused, StandIn
 
 SUBSCRIPTION, RESOURCES = "00000000-0000-0000-0000-000000000000", "example-circleci"
@@ -35,6 +37,7 @@ class Azure(StandIn):
         super().__init__("azure")
         self.groups: dict[str, dict[str, Any]] = {}
         self.operations: dict[str, Any] = {}
+        self.storage = Storage(self.schema, NETWORK)
         self.page = 1
         self.tells = "monitor"
         """Where an operation can be watched: C(monitor), or C(resource) and, once that is gone, its location."""
@@ -71,7 +74,12 @@ class Azure(StandIn):
         return self.schema.answer("cloudError", {"error": {"code": code, "message": refused.message, "details": []}})
 
     def serve(self, method: str, path: str, query: dict[str, str], body: Any, headers: Message[str, str]) -> Answer:
-        if query.pop("api-version", "") != API_VERSION:
+        version = query.pop("api-version", "")
+        if "/providers/Microsoft.Storage/" in path and version == azure_storage.API_VERSION:
+            answer = self.storage.serve(method, path, query, body, self.url)
+            if answer:
+                return answer
+        if version != API_VERSION or "/providers/Microsoft.Network/" not in path:
             raise Refused(400, "MissingApiVersionParameter", "The api-version query parameter (?api-version=) is required for all requests.")
         if path.startswith(f"{OPERATIONS}/"):
             return self._operation(path.rpartition("/")[2])

@@ -16,7 +16,9 @@ from urllib.parse import parse_qsl, urlsplit
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from .standin import Answer, Refused, StandIn
+from . import google_storage
+from .google_storage import Storage
+from .standin import TOKEN, Answer, Refused, StandIn
 
 PROJECT, NETWORK = "example-project", "projects/example-project/global/networks/example-network"
 EMAIL = "firewall@example-project.iam.gserviceaccount.com"
@@ -39,6 +41,8 @@ class Google(StandIn):
         self.operations: dict[str, tuple[dict[str, Any], Any]] = {}
         self.requests: dict[str, str] = {}
         self.page = 3
+        self.storage = Storage(self.schema, PROJECT)
+        self.scopes = {TOKEN: "https://www.googleapis.com/auth/cloud-platform"}
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     # --- tokens ---------------------------------------------------------------------------------------------------------
@@ -59,7 +63,7 @@ class Google(StandIn):
                 return 403, {"error": "the header Metadata-Flavor is missing"}, {}
             kind = {"Metadata-Flavor": "Google"}
             if "/token" in path:
-                return 200, {"access_token": self._new(), "expires_in": 3600, "token_type": "Bearer"}, kind
+                return 200, {"access_token": self._new(dict(parse_qsl(urlsplit(path).query)).get("scopes", SCOPE)), "expires_in": 3600, "token_type": "Bearer"}, kind
             return 200, {"email": EMAIL, "scopes": [SCOPE], "aliases": ["default"]} if "recursive" in path else PROJECT, kind
         return None
 
@@ -70,15 +74,23 @@ class Google(StandIn):
             claims = json.loads(_unb64(head.split(".")[1]))
         except Exception:
             return 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}, {}
-        fits = claims["iss"] == EMAIL and claims["aud"] == AUDIENCE and claims["scope"] == SCOPE and abs(claims["iat"] - time.time()) < 300
+        fits = claims["iss"] == EMAIL and claims["aud"] == AUDIENCE and claims["scope"] in (SCOPE, google_storage.SCOPE) and abs(claims["iat"] - time.time()) < 300
         if not fits or form.get("grant_type") != "urn:ietf:params:oauth:grant-type:jwt-bearer":
             return 400, {"error": "invalid_grant", "error_description": "Invalid grant: account not found"}, {}
-        return 200, {"access_token": self._new(), "expires_in": 3600, "token_type": "Bearer"}, {}
+        return 200, {"access_token": self._new(claims["scope"]), "expires_in": 3600, "token_type": "Bearer"}, {}
 
-    def _new(self) -> str:
+    def _new(self, scope: str) -> str:
         token = f"ya29.{uuid.uuid4()}"
         self.tokens.add(token)
+        self.scopes[token] = scope
         return token
+
+    def allowed(self, path: str, token: str) -> bool:
+        wanted = google_storage.SCOPE if path.startswith(google_storage.PREFIXES) else SCOPE
+        return self.scopes.get(token, "") in (wanted, "https://www.googleapis.com/auth/cloud-platform")
+
+    def parsed(self, path: str, text: bytes, headers: Message[str, str]) -> Any:
+        return self.storage.parsed(text, headers.get("Content-Type", "")) if path.startswith("/upload/") else super().parsed(path, text, headers)
 
     # --- firewall rules -------------------------------------------------------------------------------------------------
 
@@ -89,6 +101,8 @@ class Google(StandIn):
         return {"error": {"code": refused.status, "message": refused.message, "errors": errors, "status": STATUS.get(refused.status, "UNKNOWN")}}
 
     def serve(self, method: str, path: str, query: dict[str, str], body: Any, headers: Message[str, str]) -> Answer:
+        if path.startswith(google_storage.PREFIXES):
+            return self.storage.serve(method, path, query, body)
         match = re.fullmatch(rf"/compute/v1/projects/{PROJECT}/global/(firewalls|operations)(?:/([a-z0-9-]+))?(/wait)?", path)
         if not match:
             raise Refused(404, "notFound", f"{path} is not there")

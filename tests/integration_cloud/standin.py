@@ -77,7 +77,7 @@ class StandIn:
 
     @property
     def writes(self) -> int:
-        return sum(method in ("PUT", "PATCH", "DELETE") or (method == "POST" and "/wait" not in path) for method, path in self.calls)
+        return sum(method in ("PUT", "PATCH", "DELETE") or (method == "POST" and "/wait" not in path and not path.endswith("/checkNameAvailability")) for method, path in self.calls)
 
     def serve(self, method: str, path: str, query: dict[str, str], body: Any, headers: Message[str, str]) -> Answer:
         raise NotImplementedError
@@ -88,6 +88,16 @@ class StandIn:
     def public(self, method: str, path: str, text: bytes, headers: Message[str, str]) -> Answer | None:
         """What needs no token, for instance where one is got."""
         return None
+
+    def parsed(self, path: str, text: bytes, headers: Message[str, str]) -> Any:
+        """The body of a request."""
+        if text and headers.get("Content-Type") != "application/json":
+            raise Refused(415, "unsupported", "JSON is needed")
+        return json.loads(text) if text else None
+
+    def allowed(self, path: str, token: str) -> bool:
+        """Whether a token opens this."""
+        return token in self.tokens
 
     def sent(self, definition: str, body: Any) -> Any:
         if wrong := self.schema.wrong(definition, body, sent=True):
@@ -101,15 +111,14 @@ class StandIn:
             return public
         self.calls.append((method, parts.path))
         try:
-            if headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
+            if not self.allowed(parts.path, headers.get("Authorization", "").removeprefix("Bearer ")):
                 raise Refused(401, "unauthenticated", "The credentials are not valid")
-            if text and headers.get("Content-Type") != "application/json":
-                raise Refused(415, "unsupported", "JSON is needed")
+            body = self.parsed(parts.path, text, headers)
             if self.next:
                 raise self.next.pop(0)
             if self.next_writes and method != "GET":
                 raise self.next_writes.pop(0)
-            return self.serve(method, parts.path, dict(parse_qsl(parts.query)), json.loads(text) if text else None, headers)
+            return self.serve(method, parts.path, dict(parse_qsl(parts.query, keep_blank_values=True)), body, headers)
         except Refused as refused:
             return refused.status, self.refusal(refused), {name.replace("_", "-"): value for name, value in refused.headers.items()}
 
@@ -122,7 +131,7 @@ def running(account: StandIn, certificate: tuple[Path, Path] | None = None) -> I
         def _serve(self) -> None:
             text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, answer, headers = account._answer(self.command, self.path, text, self.headers)
-            data = b"" if answer is None else json.dumps(answer).encode()
+            data = b"" if answer is None else answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name, value)

@@ -45,6 +45,10 @@ class Arm:
             yield from data.get("value") or []
             where = str(data.get("nextLink") or "")
 
+    def ask(self, path: str, version: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A question that Azure takes as POST; it changes nothing."""
+        return self.rest.call("POST", versioned(path, version), body).data
+
     def change(self, method: str, path: str, version: str, body: Any = None, headers: Optional[Mapping[str, str]] = None) -> dict[str, Any]:
         """Ask for a change, wait until it is made, and give what was answered last."""
         answer = self.rest.call(method, versioned(path, version), body, headers=headers)

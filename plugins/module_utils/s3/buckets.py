@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from . import configuration
 from .client import S3Client, S3Error
-from .configuration import NO_EXPIRY, Expiry
+from .configuration import NO_EXPIRY, Expiry, expiry_wish
+from .protection import Protection
 
+NO_PROTECTION = Protection()
 OWNER_KEY = ".onprem-circleci-site"
 """An object in each bucket that names the site. Two sites in one bucket would overwrite each other's agents and audit logs."""
 
@@ -30,6 +32,8 @@ class BucketWish:
     versioning: Optional[bool] = None
     expiry: Optional[Expiry] = None
     origins: Optional[tuple[str, ...]] = None
+    protection: Optional[Protection] = None
+    """Only where the cloud itself is asked."""
 
 
 @dataclass
@@ -43,6 +47,9 @@ class BucketState:
     expiry: Expiry = NO_EXPIRY
     origins: tuple[str, ...] = ()
     foreign_statements: list[Any] = field(default_factory=list)
+    protection: Protection = NO_PROTECTION
+    of_others: bool = False
+    """Whether the bucket is in an account of somebody else who lets us use it."""
 
     def lines(self, wish: BucketWish) -> list[str]:
         if not self.exists:
@@ -52,9 +59,30 @@ class BucketState:
             lines.append(f"objects of bucket {wish.name} can be {'listed and ' if wish.public_list else ''}read by everybody")
         if self.versioning:
             lines.append(f"bucket {wish.name} keeps versions")
+        if wish.protection is not None:
+            lines += self.protection.lines(wish.name)
         lines += [f"bucket {wish.name}: {line}" for line in self.expiry.lines()]
         lines += [f"bucket {wish.name}: pages of {origin} may use presigned URLs" for origin in self.origins]
         return lines
+
+
+def wishes(options: Mapping[str, Any]) -> list[BucketWish]:
+    """The buckets of a site, by the options that modules have for them."""
+    origins = None if options["origins"] is None else tuple(sorted(set(options["origins"])))
+    found = [BucketWish(options["bucket"], "circleci_object_storage_bucket", options["site"], versioning=options["versioning"], origins=origins)]
+    if options["agent_bucket"]:
+        listed = bool(options.get("agents_listed"))
+        found.append(BucketWish(options["agent_bucket"], "circleci_object_storage_agent_bucket", options["site"], public_read=True, public_list=listed))
+    return found
+
+
+def with_expiry(client: S3Client, wish: BucketWish, options: Mapping[str, Any]) -> BucketWish:
+    """The wish with the expiry of the data bucket, which depends on the folders that it has."""
+    if options["expiry_days"] is None or wish.name != options["bucket"]:
+        return wish
+    named = options["expiry_prefixes"]
+    there = named or not options["expiry_days"] or client.bucket_exists(wish.name)
+    return replace(wish, expiry=expiry_wish(client, wish.name, options["expiry_days"], named) if there else NO_EXPIRY)
 
 
 def read_policy(bucket: str, *, listing: bool = False) -> dict[str, Any]:
@@ -99,6 +127,11 @@ def read_state(client: S3Client, wish: BucketWish) -> BucketState:
     state = BucketState(exists=client.bucket_exists(wish.name))
     if not state.exists:
         return state
+    if wish.protection is not None:
+        state.of_others = not client.owns(wish.name)
+        if state.of_others:
+            return state
+        state.protection = client.protection(wish.name, wish.protection.tag[0])
     wanted = read_policy(wish.name, listing=wish.public_list)["Statement"]
     policy = client.bucket_policy(wish.name)
     # Some stores answer with one statement for all actions and resources, so that only what is opened can be compared.
@@ -126,6 +159,11 @@ def read_state(client: S3Client, wish: BucketWish) -> BucketState:
 def problems(wish: BucketWish, state: BucketState) -> list[str]:
     """Why the bucket must not be used as it is."""
     found = []
+    if state.of_others:
+        found.append(
+            f"{wish.variable}: bucket {wish.name} is there, but in an account or a project of somebody else, who lets these credentials use it; "
+            "choose another name."
+        )
     if state.owner and state.owner != wish.site:
         found.append(
             f"{wish.variable}: bucket {wish.name} belongs to the site {state.owner!r}, this one is {wish.site!r}. Two sites cannot share a bucket: "
@@ -145,13 +183,21 @@ def wanted_state(wish: BucketWish, state: BucketState) -> BucketState:
     """The state after ``apply``."""
     expiry = state.expiry if wish.expiry is None else wish.expiry
     origins = state.origins if wish.origins is None else wish.origins
-    return BucketState(True, wish.public_read, bool(wish.versioning) or state.versioning, wish.site, expiry, origins, state.foreign_statements)
+    protection = wish.protection.over(state.protection) if wish.protection is not None else state.protection
+    versioning = bool(wish.versioning) or state.versioning
+    return BucketState(True, wish.public_read, versioning, wish.site, expiry, origins, state.foreign_statements, protection)
 
 
 def apply(client: S3Client, wish: BucketWish, state: BucketState) -> None:
     """Bring the bucket from *state* to what is wished."""
     if not state.exists:
         client.create_bucket(wish.name)
+    # Before anything lies in it; and a policy that opens the agents needs it.
+    if wish.protection is not None:
+        now = state.protection if state.exists else client.protection(wish.name, wish.protection.tag[0])
+        wanted = wish.protection.over(now)
+        if wanted != now:
+            client.protect(wish.name, wanted, now)
     if wish.versioning and not state.versioning:
         client.enable_versioning(wish.name)
     if not state.owner:

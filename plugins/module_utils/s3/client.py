@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Optional, Union
 from urllib.parse import unquote_plus, urlsplit
 
+from . import protection
+from .protection import Protection
 from .signature import UNSIGNED, Credentials, encode_path, encode_query, presigned_query, sign_headers, timestamp
 
 Body = Union[bytes, BinaryIO]
@@ -336,6 +338,19 @@ class S3Client:
 
     def delete_configuration(self, bucket: str, name: str) -> None:
         self.expect(f"removing the {name} of bucket {bucket}", self.send("DELETE", f"/{bucket}", {name: ""}), 200, 204, 404)
+
+    def protection(self, bucket: str, tag: str) -> Protection:
+        """What the cloud does for the bucket; C(tag) is the name of the tag that tells whose it is."""
+        return protection.read(self, bucket, tag)
+
+    def protect(self, bucket: str, wish: Protection, now: Protection) -> None:
+        protection.write(self, bucket, wish, now)
+
+    def owns(self, bucket: str) -> bool:
+        """Whether a bucket is the account's own, and not one of others that it may use."""
+        response = self.expect("listing the buckets of the account", self.send("GET", "/"), 200)
+        root = _xml(response.body)
+        return root is not None and bucket in [(node.text or "").strip() for node in root.iter() if _local(node.tag) == "Name"]
 
     def folders(self, bucket: str) -> list[str]:
         """Top-level prefixes of a bucket, each with its slash."""

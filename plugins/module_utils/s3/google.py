@@ -15,13 +15,14 @@ import os
 import secrets
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, BinaryIO, Optional
 from urllib.parse import quote, urlencode, urlsplit
 
 from .client import Body, Entry, Response, S3Client, S3Error
+from .protection import BLOCKED, BY_POLICY, CLOUD_KEYS, OPEN, Protection
 from .signature import Credentials, encode_path, encode_query
 
 try:
@@ -116,12 +117,23 @@ class _Joined(io.RawIOBase):
 class GoogleClient(S3Client):
     """Buckets and objects of one endpoint, by the JSON interface."""
 
-    def __init__(self, endpoint: str, account: Optional[ServiceAccount], *, ca_data: str = "", timeout: float = 30.0, location: str = "") -> None:
-        """Without *account* the token is that of the machine's own identity, from Google's metadata server, and no URL can be signed."""
+    def __init__(
+        self,
+        endpoint: str,
+        account: Optional[ServiceAccount],
+        *,
+        ca_data: str = "",
+        timeout: float = 30.0,
+        location: str = "",
+        project: str = "",
+        token: Optional[Callable[[], str]] = None,
+    ) -> None:
+        """Without *account* the token is that of *token*, or that of the machine's own identity from Google's metadata server; no URL can be signed."""
         super().__init__(endpoint, None, ca_data=ca_data, timeout=timeout)
         self._account = account
         self._location = location
-        self._project = account.project if account else os.environ.get("GOOGLE_CLOUD_PROJECT", "")
+        self._project = project or (account.project if account else os.environ.get("GOOGLE_CLOUD_PROJECT", ""))
+        self._given = token
         self._token, self._token_end = "", 0.0
 
     @property
@@ -132,6 +144,8 @@ class GoogleClient(S3Client):
     # --- tokens ---------------------------------------------------------------------------------------------------------
 
     def _bearer(self) -> str:
+        if self._given is not None:
+            return f"Bearer {self._given()}"
         if time.time() > self._token_end - 60:
             answer = self._ask_token()
             try:
@@ -197,7 +211,8 @@ class GoogleClient(S3Client):
             return super().refused(what, response)
         hints = {401: f"check {VARIABLE}", 403: f"the service account lacks the right for that, or the organization forbids it; check {VARIABLE} and its roles"}
         if "ublic access prevention" in message:
-            hints[403] = "the organization or the bucket enforces public access prevention, so that agents cannot be served from it: serve them elsewhere"
+            prevented = "the organization or the bucket enforces public access prevention, so that agents cannot be served from it: serve them elsewhere"
+            hints[response.status] = prevented
         if response.status == 409 and "POST" not in what:
             hints[409] = "the bucket belongs to somebody else: choose another name"
         hint = hints.get(response.status, "")
@@ -230,6 +245,42 @@ class GoogleClient(S3Client):
         if self._location:
             wish["location"] = self._location
         self.expect(f"making bucket {bucket}", self._call("POST", "/storage/v1/b", {"project": self._project}, wish), 200)
+
+    def _resource(self, bucket: str) -> dict[str, Any]:
+        response = self.expect(f"reading the settings of bucket {bucket}", self._call("GET", self._bucket(bucket)), 200)
+        return dict(json.loads(response.body))
+
+    def protection(self, bucket: str, tag: str) -> Protection:
+        found = self._resource(bucket)
+        rights = found.get("iamConfiguration") or {}
+        uniform = bool((rights.get("uniformBucketLevelAccess") or {}).get("enabled"))
+        public = OPEN if not uniform else BLOCKED if rights.get("publicAccessPrevention") == "enforced" else BY_POLICY
+        key = (found.get("encryption") or {}).get("defaultKmsKeyName")
+        return Protection(public, str(key or CLOUD_KEYS), (tag, str((found.get("labels") or {}).get(tag, ""))))
+
+    def protect(self, bucket: str, wish: Protection, now: Protection) -> None:
+        change: dict[str, Any] = {}
+        if wish.public != now.public:
+            change["iamConfiguration"] = {
+                "uniformBucketLevelAccess": {"enabled": True},
+                "publicAccessPrevention": "enforced" if wish.public == BLOCKED else "inherited",
+            }
+        if wish.key != now.key:
+            change["encryption"] = {"defaultKmsKeyName": None if wish.key == CLOUD_KEYS else wish.key}
+        if wish.tag != now.tag:
+            change["labels"] = {wish.tag[0]: wish.tag[1]}
+        # A patch leaves what it does not name.
+        self.expect(f"protecting bucket {bucket}", self._call("PATCH", self._bucket(bucket), None, change), 200)
+
+    def owns(self, bucket: str) -> bool:
+        query = {"project": self._project, "prefix": bucket}
+        while True:
+            data = json.loads(self.expect(f"listing the buckets of project {self._project}", self._call("GET", "/storage/v1/b", query), 200).body)
+            if any(item.get("name") == bucket for item in data.get("items") or ()):
+                return True
+            if not data.get("nextPageToken"):
+                return False
+            query["pageToken"] = str(data["nextPageToken"])
 
     def delete_bucket(self, bucket: str) -> None:
         self.expect(f"deleting bucket {bucket}", self._call("DELETE", self._bucket(bucket)), 200, 204, 404)

@@ -24,6 +24,8 @@ class Credentials:
     access_key: str
     secret_key: str = field(repr=False)
     region: str = "us-east-1"
+    session_token: str = field(default="", repr=False)
+    """Of credentials that live for a while, for instance those of a machine's role."""
 
 
 def encode_path(path: str) -> str:
@@ -64,6 +66,8 @@ def sign_headers(
     """*headers* with what makes them a signed request. *payload* is the digest of the body or ``UNSIGNED-PAYLOAD``."""
     signed = {**{name.lower(): " ".join(value.split()) for name, value in headers.items()}}
     signed.update({"host": host, "x-amz-content-sha256": payload, "x-amz-date": when})
+    if credentials.session_token:
+        signed["x-amz-security-token"] = credentials.session_token
     names = ";".join(sorted(signed))
     lines = "".join(f"{name}:{signed[name]}\n" for name in sorted(signed))
     canonical = "\n".join([method, encode_path(path), encode_query(query), lines, names, payload])

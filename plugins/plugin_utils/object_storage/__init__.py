@@ -7,11 +7,22 @@ The facts are the catalog's; here is what follows from them. Worked out on the c
 """
 
 from .agents import AgentsError, agent_objects, agents_url
-from .kinds import CHOICES, IN_CLUSTER, KEEP_DATA, MANAGED, capabilities, problems, unproven
+from .kinds import (
+    CHOICES,
+    IN_CLUSTER,
+    KEEP_DATA,
+    MANAGED,
+    SPEAK_GOOGLE,
+    bucket_options,
+    bucket_problems,
+    capabilities,
+    problems,
+    unproven,
+)
 from .running import ServiceError, service
 from .workload import service_annotations, workload
 
 __all__ = [
-    "CHOICES", "IN_CLUSTER", "KEEP_DATA", "MANAGED", "AgentsError", "ServiceError", "agent_objects", "agents_url", "capabilities", "problems", "service",
-    "service_annotations", "unproven", "workload",
+    "CHOICES", "IN_CLUSTER", "KEEP_DATA", "MANAGED", "SPEAK_GOOGLE", "AgentsError", "ServiceError", "agent_objects", "agents_url", "bucket_options",
+    "bucket_problems", "capabilities", "problems", "service", "service_annotations", "unproven", "workload",
 ]  # fmt: skip

@@ -78,6 +78,22 @@ def capabilities(catalog: Catalog, kind: str) -> dict[str, Any]:
     }
 
 
+def bucket_options(catalog: Catalog, kind: str, site: Mapping[str, Any]) -> dict[str, Any]:
+    """What the buckets are asked to be, as modules take it. What is left out is left as it is in the store.
+
+    *site* has ``versioning``, ``expiry_days``, ``expiry_prefixes`` and ``origins``.
+    """
+    answers = capabilities(catalog, kind)["answers"]
+    found: dict[str, Any] = {"expiry_prefixes": list(site["expiry_prefixes"])}
+    if site["versioning"]:
+        found["versioning"] = True
+    if answers["lifecycle"] is True or site["expiry_days"]:
+        found["expiry_days"] = int(site["expiry_days"])
+    if answers["cors"] == "bucket" or (site["origins"] and answers["cors"] != "server"):
+        found["origins"] = list(site["origins"])
+    return found
+
+
 def problems(catalog: Catalog, site: Mapping[str, Any], hosts: int) -> list[str]:
     """What is wrong with a site's choice, each as one sentence. *site* holds site variables by name, *hosts* counts circleci_object_storage."""
     kind = site.get("circleci_object_storage_kind")
@@ -221,6 +237,15 @@ def _agents(site: Mapping[str, Any], option: ObjectStorageOption, hosts: int) ->
     if port and port == (endpoint.port or (80 if endpoint.scheme == "http" else 443)):
         return [f"{variable}: found {port}, which is the port of circleci_object_storage_endpoint; allowed is another one."]
     return []
+
+
+def bucket_problems(catalog: Catalog, site: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the buckets alone, for those who only make them."""
+    try:
+        option = catalog.object_storage_option(str(site.get("circleci_object_storage_kind")))
+    except UnknownNameError:
+        return []  # the check of the variable's choices has said so
+    return [*_unmaintained(catalog, site, option), *_asked_too_much(site, option), *_buckets(site, option)]
 
 
 def _buckets(site: Mapping[str, Any], option: ObjectStorageOption) -> list[str]:

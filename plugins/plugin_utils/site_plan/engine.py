@@ -15,6 +15,7 @@ import yaml
 
 from ...module_utils import cloud, cloud_firewall
 from ...module_utils.preflight.findings import PROBLEM, WARNING, Finding, apply_waivers
+from .. import cloud_request
 from ..bundle_contents import VENDOR_REGISTRY, bundle_contents
 from ..catalog import Catalog
 from ..catalog.versions import minor_of
@@ -77,6 +78,8 @@ class Request:
     findings: Sequence[Mapping[str, Any]] = ()
     bundle: Mapping[str, Any] = field(default_factory=dict)
     explain: str = ""
+    cloud: Mapping[str, Any] = field(default_factory=dict)
+    """Site variables by name that say what is asked of the cloud beside its firewall."""
 
     @property
     def release(self) -> str:
@@ -156,16 +159,18 @@ def plan_site(request: Request, catalog: Catalog, ownership: Ownership) -> dict[
         "sizes": _sizes(request, catalog),
         "waivers": [{"name": str(item.get("name")), "reason": str(item.get("reason"))} for item in request.waivers],
     }
-    return {"plan": plan, "ports_csv": rule_table(request.model, "csv"), "explained": _explained(composed, request.explain), **_cloud_tables(request)}
+    return {"plan": plan, "ports_csv": rule_table(request.model, "csv"), "explained": _explained(composed, request.explain), **_cloud_tables(request, catalog)}
 
 
-def _cloud_tables(request: Request) -> dict[str, str]:
-    """The rules as a cloud holds them, empty where the platform is none. Its limits are the business of whoever sets them."""
+def _cloud_tables(request: Request, catalog: Catalog) -> dict[str, str]:
+    """The rules as a cloud holds them and what else is asked of it, empty where the platform is none. Its limits are the business of whoever sets them."""
     provider = cloud.PROVIDERS.get(str(request.facts["platform"]))
     if provider is None:
-        return {"cloud_csv": "", "cloud_markdown": ""}
+        return {f"{name}_{form}": "" for name in ("cloud", "cloud_requests") for form in ("csv", "markdown")}
     groups = cloud_firewall.constructs(provider, request.site, [rule.as_dict() for rule in request.model.rules], limited=False)
-    return {f"cloud_{form}": cloud_firewall.table(provider, groups, form) for form in ("csv", "markdown")}
+    rows = cloud_request.requests(catalog, request.cloud)
+    tables = {f"cloud_{form}": cloud_firewall.table(provider, groups, form) for form in ("csv", "markdown")}
+    return {**tables, **{f"cloud_requests_{form}": cloud_request.table(rows, form) for form in ("csv", "markdown")}}
 
 
 # --- what the table of ownership says about this site ---------------------------------------------------------------

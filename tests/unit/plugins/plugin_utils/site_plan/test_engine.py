@@ -127,7 +127,7 @@ def test_a_cloud_gets_its_rules_as_a_table(platform: str) -> None:
 
 def test_a_site_outside_clouds_gets_none() -> None:
     found = outcome()
-    assert (found["cloud_csv"], found["cloud_markdown"]) == ("", "")
+    assert [found[name] for name in ("cloud_csv", "cloud_markdown", "cloud_requests_csv", "cloud_requests_markdown")] == [""] * 4
 
 
 def test_the_same_inventory_gives_the_same_plan() -> None:

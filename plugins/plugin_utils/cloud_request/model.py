@@ -1,0 +1,113 @@
+# Copyright: Contributors to onprem.circleci_server
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the site variables to what is asked of a cloud. Nothing is picked: what has no variable is not asked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ...module_utils import cloud_storage
+from ...module_utils.cloud import PROVIDERS
+from ..catalog import Catalog
+from ..object_storage import SPEAK_GOOGLE, bucket_options, bucket_problems
+
+STORES = {
+    "aws": ("aws_s3_irsa", "aws_s3_keys"),
+    "gcp": SPEAK_GOOGLE,
+    "azure": ("versitygw_azure", "minio_gateway_azure"),
+    "digitalocean": ("do_spaces",),
+}
+"""Kinds of object storage whose buckets lie in the cloud itself."""
+CONSTRUCTS = {"aws": "S3 bucket", "gcp": "bucket of Cloud Storage", "azure": "Azure Storage", "digitalocean": "Spaces bucket"}
+KEYS = {
+    "aws": (re.compile(r"arn:aws(-[a-z]+)*:kms:[a-z0-9-]+:\d{12}:(key|alias)/[\w/-]+"), "the ARN of a key or an alias of KMS"),
+    "gcp": (
+        re.compile(r"projects/[\w.:-]+/locations/[\w-]+/keyRings/[\w-]+/cryptoKeys/[\w-]+"),
+        "projects/<project>/locations/<place>/keyRings/<ring>/cryptoKeys/<name>",
+    ),
+}
+_ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
+COLUMNS = ("part", "construct", "name", "request")
+
+
+def problems(catalog: Catalog, site: Mapping[str, Any]) -> list[str]:
+    """What is wrong with it, each as one sentence. *site* holds site variables by name."""
+    provider = PROVIDERS.get(str(site.get("circleci_platform")), "")
+    return [*_storage_problems(catalog, provider, site)] if provider else []
+
+
+def _storage_problems(catalog: Catalog, provider: str, site: Mapping[str, Any]) -> Iterator[str]:
+    kind, key, sku = (str(site.get(f"circleci_{name}") or "") for name in ("object_storage_kind", "cloud_storage_key", "cloud_storage_sku"))
+    if not site.get("circleci_cloud_object_storage"):
+        for name, value in (("key", key), ("sku", sku)):
+            if value:
+                yield f"circleci_cloud_storage_{name}: found {value!r}, but circleci_cloud_object_storage is false; take it out, or set that to true."
+        return
+    allowed = ", ".join(STORES[provider])
+    if kind not in STORES[provider]:
+        known = f"found {kind}, whose buckets are not made by the API of this cloud" if kind else "not set"
+        yield (f"circleci_object_storage_kind: {known}; allowed with circleci_cloud_object_storage is {allowed}. Other kinds make their buckets in the "
+               "site itself.")  # fmt: skip
+        return
+    yield from bucket_problems(catalog, site)
+    if key and (provider not in KEYS or not KEYS[provider][0].fullmatch(key)):
+        form = KEYS[provider][1] if provider in KEYS else "nothing: no key of a key service is set there by this collection"
+        yield f"circleci_cloud_storage_key: found {key!r}; allowed is {form}."
+    if sku and provider != "azure":
+        yield f"circleci_cloud_storage_sku: found {sku!r}, but only Azure has storage accounts; take it out."
+    account = str(site.get("circleci_object_storage_backend_account") or "")
+    if provider == "azure" and not _ACCOUNT.fullmatch(account):
+        yield (f"circleci_object_storage_backend_account: found {account!r}; allowed is the name of a storage account, 3 to 24 lower-case letters and "
+               "digits.")  # fmt: skip
+
+
+def storage_options(catalog: Catalog, site: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the module cloud_storage, without keys. What is left out is left as it is. Empty when it is not asked for."""
+    if not site.get("circleci_cloud_object_storage"):
+        return {}
+    stored = {name: site[f"circleci_object_storage_{name}"] for name in ("versioning", "expiry_days", "expiry_prefixes", "origins")}
+    return {
+        "store_endpoint": site["circleci_object_storage_endpoint"],
+        "store_region": site["circleci_object_storage_region"],
+        "bucket": site["circleci_object_storage_bucket"],
+        # Where hosts serve the agents there is no bucket of them.
+        "agent_bucket": "" if site["circleci_object_storage_agent_port"] else site["circleci_object_storage_agent_bucket"],
+        "key": site["circleci_cloud_storage_key"],
+        "account": site.get("circleci_object_storage_backend_account") or "",
+        "sku": site["circleci_cloud_storage_sku"],
+        **bucket_options(catalog, str(site["circleci_object_storage_kind"]), stored),
+    }
+
+
+def requests(catalog: Catalog, site: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """What is asked for, as rows of C(COLUMNS); empty where the platform is no cloud, or nothing is asked."""
+    provider = PROVIDERS.get(str(site.get("circleci_platform")), "")
+    if not provider or problems(catalog, site):
+        return []
+    return [*_storage_requests(catalog, provider, site)]
+
+
+def _storage_requests(catalog: Catalog, provider: str, site: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    options = storage_options(catalog, site)
+    if not options:
+        return
+    wanted = {"versioning": None, "expiry_days": None, "origins": None, **options, "site": site["circleci_domain"]}
+    for name, text in cloud_storage.requested(provider, wanted, str(site["circleci_site"])):
+        yield "object storage", CONSTRUCTS[provider], name, text
+
+
+def table(rows: Iterable[tuple[str, ...]], form: str) -> str:
+    """The rows as C(csv) or C(markdown); nothing for none."""
+    lines = list(rows)
+    if not lines:
+        return ""
+    if form == "csv":
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows([COLUMNS, *lines])
+        return buffer.getvalue()
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |\n" for row in (COLUMNS, ("---",) * len(COLUMNS), *lines))

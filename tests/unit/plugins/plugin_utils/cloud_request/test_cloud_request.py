@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import pytest
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.cloud_request import (
+    problems,
+    requests,
+    storage_options,
+    table,
+)
+
+CATALOG = Catalog.load()
+STORE = {
+    "kind": "aws_s3_irsa", "endpoint": "https://s3.us-west-2.amazonaws.com", "region": "us-west-2", "bucket": "example-data", "agent_bucket": "example-agents",
+    "agent_port": 0, "versioning": True, "expiry_days": 90, "expiry_prefixes": [], "origins": ["https://app.ci.example.com"], "backend_account": "",
+    "accepted_risks": [],
+}  # fmt: skip
+
+
+def site(platform: str = "eks", **changed: Any) -> dict[str, Any]:
+    base = {f"circleci_object_storage_{name}": value for name, value in STORE.items()}
+    return {
+        "circleci_platform": platform, "circleci_site": "osaka", "circleci_domain": "ci.example.com", **base, "circleci_cloud_object_storage": True,
+        "circleci_cloud_storage_key": "", "circleci_cloud_storage_sku": "", **{f"circleci_{name}": value for name, value in changed.items()},
+    }  # fmt: skip
+
+
+AZURE = {"object_storage_kind": "versitygw_azure", "object_storage_backend_account": "examplecircleci", "object_storage_versioning": False,
+         "object_storage_expiry_days": 0}  # fmt: skip
+
+
+def test_what_is_asked_for_is_what_the_role_asks_for() -> None:
+    asked = storage_options(CATALOG, site())
+    assert asked == {
+        "store_endpoint": "https://s3.us-west-2.amazonaws.com", "store_region": "us-west-2", "bucket": "example-data", "agent_bucket": "example-agents",
+        "key": "", "account": "", "sku": "", "versioning": True, "expiry_days": 90, "expiry_prefixes": [], "origins": ["https://app.ci.example.com"],
+    }  # fmt: skip
+    assert storage_options(CATALOG, site(cloud_object_storage=False)) == {}
+    assert storage_options(CATALOG, site(object_storage_agent_port=7071))["agent_bucket"] == ""
+
+
+@pytest.mark.parametrize("platform, changed, said", [
+    ("eks", {"object_storage_kind": "versitygw_s3"}, "found versitygw_s3, whose buckets are not made by the API of this cloud; allowed with "
+     "circleci_cloud_object_storage is aws_s3_irsa, aws_s3_keys"),
+    ("eks", {"object_storage_kind": None}, "circleci_object_storage_kind: not set; allowed"),
+    ("eks", {"object_storage_bucket": "xn--data"}, "AWS keeps names"),
+    ("eks", {"cloud_storage_key": "alias/mine"}, "circleci_cloud_storage_key: found 'alias/mine'; allowed is the ARN"),
+    ("eks", {"cloud_storage_sku": "Standard_LRS"}, "only Azure has storage accounts"),
+    ("eks", {"cloud_object_storage": False, "cloud_storage_sku": "Standard_LRS"}, "but circleci_cloud_object_storage is false"),
+    ("gke", {"object_storage_kind": "gcs_key", "object_storage_expiry_days": 0, "object_storage_origins": [], "object_storage_bucket": "google-data"}, "Google allows no name"),
+    ("gke", {"object_storage_kind": "gcs_key", "object_storage_origins": []}, "circleci_object_storage_expiry_days: found 90"),
+    ("digitalocean", {"object_storage_kind": "do_spaces", "cloud_storage_key": "x"}, "no key of a key service"),
+    ("azure", {**AZURE, "object_storage_bucket": "two--hyphens"}, "no two hyphens in a row"),
+    ("azure", {**AZURE, "object_storage_backend_account": "Example_1"}, "3 to 24 lower-case letters"),
+    ("azure", {**AZURE, "object_storage_kind": "minio_gateway_azure"}, "nobody maintains"),
+])  # fmt: skip
+def test_what_is_wrong_is_one_sentence(platform: str, changed: dict[str, Any], said: str) -> None:
+    found = problems(CATALOG, site(platform, **changed))
+    assert len(found) == 1 and said in found[0], found
+    assert requests(CATALOG, site(platform, **changed)) == []
+
+
+def test_what_is_asked_for_is_a_table_for_those_who_own_the_cloud() -> None:
+    rows = list(csv.DictReader(io.StringIO(table(requests(CATALOG, site()), "csv"))))
+    assert [(row["part"], row["construct"], row["name"]) for row in rows] == [
+        ("object storage", "S3 bucket", "example-data"), ("object storage", "S3 bucket", "example-agents")]  # fmt: skip
+    data, agents = (row["request"] for row in rows)
+    for text in ("public access blocked, whatever a policy says", "encrypted with keys that the cloud keeps", "belongs to ci.example.com", "keeps versions",
+                 "onprem-circleci-site is osaka", "pages of https://app.ci.example.com", "each folder expire after 90 days, audit logs never"):  # fmt: skip
+        assert text in data, data
+    assert "can be read by everybody" in agents and "public access by the policy alone" in agents and "versions" not in agents
+    assert table(requests(CATALOG, site()), "markdown").count("\n") == 4
+    azure = requests(CATALOG, site("azure", **AZURE, cloud_storage_sku="Standard_ZRS"))
+    assert [row[2] for row in azure] == ["storage account examplecircleci", "container example-data of examplecircleci", "container example-agents of examplecircleci"]
+    assert "Standard_ZRS; public access blocked; TLS at least 1.2; https only" in azure[0][3]
+
+
+def test_nothing_is_asked_for_without_a_variable_or_a_cloud() -> None:
+    assert table(requests(CATALOG, site(cloud_object_storage=False)), "csv") == table([], "markdown") == ""
+    assert requests(CATALOG, site("generic")) == [] and problems(CATALOG, site("generic")) == []
