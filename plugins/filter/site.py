@@ -150,20 +150,23 @@ def exit_at_open_gates(hosts: list[str], groups: Mapping[str, Any], hostvars: Ma
     return hosts
 
 
-def preflight_facts(release: str, *, catalog: Catalog = PLAIN) -> dict[str, Any]:
+def preflight_facts(release: str, daily_users: int = 0, *, catalog: Catalog = PLAIN) -> dict[str, Any]:
     """What the preflight checks need to know of a release, as plain data."""
+    if int(daily_users) < 0:
+        raise AnsibleFilterError(f"preflight_facts: circleci_daily_users is {daily_users}; 0 or more people are needed")
     try:
         facts = catalog.release(release)
-        smallest = catalog.sizing(release)[0]
+        size = next(row for row in catalog.sizing(release) if row.suits(int(daily_users)))
     except CatalogError as error:
         raise AnsibleFilterError(f"preflight_facts: {error}") from error
     return {
         "version": facts.version,
         "kubernetes_min": facts.kubernetes_min.value,
         "kubernetes_max": facts.kubernetes_max.value,
-        "cluster_nodes": smallest.nodes,
-        "cluster_cpus": smallest.cpu,
-        "cluster_memory_gb": smallest.memory_gb,
+        "cluster_users": size.users,
+        "cluster_nodes": size.nodes,
+        "cluster_cpus": size.cpu,
+        "cluster_memory_gb": size.memory_gb,
         "upgrade_from": list(facts.upgrade_from.value),
         "support_end": facts.support_end.value,
     }

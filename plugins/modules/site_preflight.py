@@ -31,7 +31,8 @@ options:
   release:
     description:
       - Facts of the release from the catalog.
-      - Keys C(version), C(kubernetes_min), C(kubernetes_max), C(cluster_nodes), C(cluster_cpus), C(cluster_memory_gb), C(upgrade_from), C(support_end).
+      - Keys C(version), C(kubernetes_min), C(kubernetes_max), C(cluster_users), C(cluster_nodes), C(cluster_cpus), C(cluster_memory_gb),
+        C(upgrade_from), C(support_end).
       - With C(platform), from the filter P(onprem.circleci_server.platform_facts#filter), and C(load_balancer) the platform is looked at as well.
     type: dict
     required: true
@@ -110,6 +111,7 @@ EXAMPLES = r"""
       version: "4.10.0"
       kubernetes_min: "1.33"
       kubernetes_max: "1.35"
+      cluster_users: "<500"
       cluster_nodes: 4
       cluster_cpus: 24
       cluster_memory_gb: 90
@@ -147,7 +149,7 @@ from ..module_utils.preflight.findings import Finding, apply_waivers, brief, sum
 from ..module_utils.preflight.vcs import check_vcs
 
 
-def ask_cluster(kubeconfig: str, namespace: str, *, secrets: bool) -> site.ClusterFacts:
+def ask_cluster(kubeconfig: str, namespace: str, *, secrets: bool, brings_addons: bool) -> site.ClusterFacts:
     """What the cluster says, or why it says nothing."""
     if not kubeconfig:
         return site.ClusterFacts(error="not set")
@@ -155,7 +157,7 @@ def ask_cluster(kubeconfig: str, namespace: str, *, secrets: bool) -> site.Clust
         api = KubernetesClient(kubeconfig, timeout=15)
     except KubeError as error:
         return site.ClusterFacts(error=error.message)
-    return site.read_cluster(api, namespace, secrets=secrets)
+    return site.read_cluster(api, namespace, secrets=secrets, brings_addons=brings_addons)
 
 
 def read_bundle(folder: str, release: str) -> Finding:
@@ -171,7 +173,8 @@ def read_bundle(folder: str, release: str) -> Finding:
 
 def collect(options: dict[str, Any]) -> list[Finding]:
     """Run every check of the site."""
-    facts = ask_cluster(options["kubeconfig"], options["namespace"], secrets=bool(options["secrets"]))
+    addons = site.brings_addons(options["release"], brings_storage_class=options["brings_storage_class"])
+    facts = ask_cluster(options["kubeconfig"], options["namespace"], secrets=bool(options["secrets"]), brings_addons=addons)
     findings = site.check_cluster(
         facts, options["release"], brings_storage_class=options["brings_storage_class"], kubeconfig=options["kubeconfig"], namespace=options["namespace"]
     )

@@ -53,6 +53,15 @@ class Api(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def do_POST(self) -> None:
+        """The user has no right at all; anything else that is written is an error."""
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.dumps({"status": {"allowed": False}}).encode()
+        self.send_response(201 if asked["kind"] == "SelfSubjectAccessReview" else 500)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
     def log_message(self, *_arguments: object) -> None:
         return
 
@@ -121,10 +130,11 @@ def test_a_kubeconfig_that_is_not_given_or_leads_nowhere(world: World) -> None:
 
 
 def test_a_cluster_out_of_range_without_storage_and_secrets(world: World, old_cluster: str) -> None:
-    result = world.run("preflight", "single-site", local=[BASTION], extra={**SECRETS, "circleci_kubeconfig": old_cluster})
+    result = world.run("preflight", "single-site", local=[BASTION], extra={**SECRETS, "circleci_kubeconfig": old_cluster, "circleci_daily_users": 800})
     problems = {item["check"]: item for item in result.findings(BASTION)["problem"]}
-    assert {"kubernetes_version", "cluster_size", "storage_class", "secrets", "host_reachable", "bundle"} == set(problems)
+    assert {"installer_rights", "kubernetes_version", "cluster_size", "storage_class", "secrets", "host_reachable", "bundle"} == set(problems)
     assert problems["kubernetes_version"]["found"] == "Kubernetes v1.28.3" and problems["kubernetes_version"]["expected"] == "1.33 to 1.35"
+    assert problems["cluster_size"]["expected"] == "6 nodes, 48 CPUs, 240 GB for 500+ daily users"
     assert problems["storage_class"]["found"].startswith("0 default StorageClass")
     assert "license" in problems["secrets"]["found"] and "Run the verb secrets" in problems["secrets"]["found"]
 

@@ -42,6 +42,12 @@ def _machine_service(site: Mapping[str, Any]) -> str:
     return f"{', '.join(names)} on platform {site['platform']}" if names and site["platform"] not in MACHINES else ""
 
 
+def _external_ips(site: Mapping[str, Any]) -> str:
+    # No key of the chart makes them.
+    patched = {name: addresses for name, addresses in site["external_ips"].items() if addresses}
+    return ", ".join(f"Service {name} with externalIPs {', '.join(addresses)}" for name, addresses in sorted(patched.items()))
+
+
 def _rpc_limit(site: Mapping[str, Any]) -> str:
     for address, count in Counter(client["address"] for client in site["nomad"]["clients"]).most_common(1):
         if count > RPC_LIMIT:
@@ -64,6 +70,7 @@ LOOKS: dict[str, tuple[int, Look]] = {
     "docker-29": (2, _docker_29),
     "secret-length": (1, _secret_length),
     "machine-service-on": (1, _machine_service),
+    "external-ips-lost": (2, _external_ips),
     "nomad-rpc-limit": (2, _rpc_limit),
     "pod-security-restricted": (3, _pod_security),
     "nomad-servers-no-quorum": (1, _no_leader),

@@ -21,6 +21,8 @@ from ..nomad.transport import ClusterTransport, NomadError
 
 NOMAD_SERVICE = "nomad-server:4646"
 RABBITMQ_METRICS = 15692
+# circleci-proxy, and with a certificate of AWS circleci-proxy-acm.
+PROXY_SERVICE = "circleci-proxy"
 # Kubernetes: a kubelet may be three minors older than its API server, and never newer.
 KUBELET_BEHIND = 3
 _PROXY = "It needs get on nodes/proxy."
@@ -58,6 +60,8 @@ def read_upkeep(api: KubeApi, namespace: str, nomad_service: str = NOMAD_SERVICE
         found["unmeasured"].append({"what": f"volumes {', '.join(silent)}", "why": "the kubelet tells no figures of them; folders of a node share its disk"})
     _nomad(api, namespace, nomad_service, found)
     _rabbitmq(api, namespace, pods, found)
+    proxies = [item for item in _items(api.request("GET", core(namespace, "services"))) if item["metadata"]["name"].startswith(PROXY_SERVICE)]
+    found["external_ips"] = {str(item["metadata"]["name"]): list((item.get("spec") or {}).get("externalIPs") or []) for item in proxies}
     found["pod_security"] = str(_labels(api, namespace).get("pod-security.kubernetes.io/enforce", ""))
     return found
 

@@ -23,6 +23,7 @@ from ..helm.releases import installed_version
 from ..url_openers import token_opener
 from .findings import OK, PROBLEM, WARNING, Finding
 from .platform import Holder, check_ports, check_said, check_storage, detected, read_holders
+from .rights import Rights, ask_rights, check_rights
 
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 _GIB = 1024**3
@@ -43,6 +44,8 @@ class ClusterFacts:
     """What holds 80 and 443."""
     installed: str = ""
     """Release that Helm has installed last, whether it became ready or not."""
+    rights: Optional[Rights] = None
+    """None: they were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ def minor(version: str) -> tuple[int, int]:
     return (int(numbers[0]), int(numbers[1])) if len(numbers) > 1 else (0, 0)
 
 
-def read_cluster(api: KubeApi, namespace: str, *, secrets: bool) -> ClusterFacts:
-    """Ask the cluster for what the checks need; with *secrets* for the keys of those in *namespace* too."""
+def read_cluster(api: KubeApi, namespace: str, *, secrets: bool, brings_addons: bool = False) -> ClusterFacts:
+    """Ask the cluster for what the checks need; with *secrets* for the keys of those in *namespace* too, with *brings_addons* for all rights."""
     try:
         found = api.request("GET", f"/api/v1/namespaces/{namespace}/secrets") if secrets else {}
         return ClusterFacts(
@@ -83,6 +86,7 @@ def read_cluster(api: KubeApi, namespace: str, *, secrets: bool) -> ClusterFacts
             secrets={item["metadata"]["name"]: sorted(item.get("data") or {}) for item in found.get("items") or ()},
             holders=read_holders(api),
             installed=installed_version(api, namespace),
+            rights=ask_rights(api, namespace, whole_cluster=brings_addons),
         )
     except KubeError as error:
         return ClusterFacts(error=error.sentence)
@@ -105,8 +109,8 @@ def check_cluster(
 ) -> list[Finding]:
     """Kubernetes range, size, StorageClass and OpenShift.
 
-    *release* holds ``version``, ``kubernetes_min``, ``kubernetes_max``, ``cluster_nodes``, ``cluster_cpus`` and ``cluster_memory_gb``, and may hold
-    ``platform``, what the catalog knows of the one that is said, and ``load_balancer``.
+    *release* holds ``version``, ``kubernetes_min``, ``kubernetes_max``, ``cluster_users``, ``cluster_nodes``, ``cluster_cpus`` and
+    ``cluster_memory_gb``, and may hold ``platform``, what the catalog knows of the one that is said, and ``load_balancer``.
     """
     if facts.error:
         return [
@@ -122,6 +126,8 @@ def check_cluster(
             )
         ]
     findings = [Finding("cluster_reachable", OK, "circleci_kubeconfig", facts.version, "an answer", "onprem.circleci_server")]
+    if facts.rights is not None:
+        findings.append(check_rights(facts.rights, namespace, whole_cluster=brings_addons(release, brings_storage_class=brings_storage_class)))
     if any(group.endswith(".openshift.io") for group in facts.api_groups):
         findings.append(
             Finding(
@@ -183,6 +189,11 @@ def check_cluster(
     return findings
 
 
+def brings_addons(release: Mapping[str, Any], *, brings_storage_class: bool) -> bool:
+    """Whether this run brings what belongs to the whole cluster."""
+    return brings_storage_class or str(release.get("load_balancer") or "") == "metallb"
+
+
 def _check_size(facts: ClusterFacts, release: Mapping[str, Any]) -> Finding:
     ready = [node for node in facts.nodes if node.get("ready")]
     cpus = sum(quantity(str(node.get("cpu", "0"))) for node in ready)
@@ -193,9 +204,9 @@ def _check_size(facts: ClusterFacts, release: Mapping[str, Any]) -> Finding:
         good,
         "Kubernetes nodes",
         f"{len(ready)} ready node(s), {cpus:.0f} CPUs, {memory:.0f} GiB",
-        f"{release['cluster_nodes']} nodes, {release['cluster_cpus']} CPUs, {release['cluster_memory_gb']} GB for fewer than 500 users",
+        f"{release['cluster_nodes']} nodes, {release['cluster_cpus']} CPUs, {release['cluster_memory_gb']} GB for {release['cluster_users']} daily users",
         "vendor prerequisites, sizing table",
-        "Add nodes, or waive cluster_size with a reason.",
+        "Add nodes, correct circleci_daily_users, or waive cluster_size with a reason.",
     )
 
 

@@ -447,6 +447,12 @@ class Sizing:
     certainty: Certainty
     note: str | None = None
 
+    def suits(self, daily_users: int) -> bool:
+        """Whether the row is for so many people: C(<500) for fewer, C(500+) for as many and more."""
+        if self.users.startswith("<"):
+            return daily_users < int(self.users[1:])
+        return daily_users >= int(self.users.rstrip("+"))
+
 
 @dataclass(frozen=True)
 class FailureMode:

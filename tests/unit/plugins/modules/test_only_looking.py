@@ -20,7 +20,7 @@ contexts: [{name: c, context: {cluster: c, user: u}}]
 users: [{name: u, user: {token: t}}]
 """
 RELEASE = {
-    "version": "4.10.0", "kubernetes_min": "1.33", "kubernetes_max": "1.35", "cluster_nodes": 4, "cluster_cpus": 24, "cluster_memory_gb": 90,
+    "version": "4.10.0", "kubernetes_min": "1.33", "kubernetes_max": "1.35", "cluster_users": "<500", "cluster_nodes": 4, "cluster_cpus": 24, "cluster_memory_gb": 90,
     "upgrade_from": ["4.9.5"], "support_end": "2099-01-01",
 }  # fmt: skip
 

@@ -72,6 +72,9 @@ class Cluster:
                 secret("broken", ca_crt="-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----"),
             ]},
             f"/api/v1/namespaces/{NS}/pods": {"items": [{"metadata": {"name": "rabbitmq-0"}, "spec": {"containers": [{"image": "registry.site:5000/rabbitmq:3"}]}}]},
+            f"/api/v1/namespaces/{NS}/services": {"items": [
+                {"metadata": {"name": "circleci-proxy"}, "spec": {"type": "LoadBalancer"}}, {"metadata": {"name": "kong"}, "spec": {"externalIPs": ["10.0.0.9"]}},
+            ]},
             f"/api/v1/namespaces/{NS}/persistentvolumeclaims": {"items": [{"metadata": {"name": "data-postgresql-0"}}, {"metadata": {"name": "data-vault-0"}}]},
             "/api/v1/nodes": {"items": [{"metadata": {"name": "node1"}, "status": {"nodeInfo": {"kubeletVersion": "v1.33.1+k3s1"}}}]},
             "/api/v1/nodes/node1/proxy/stats/summary": summary,
@@ -132,6 +135,13 @@ def test_queues_of_nomad_and_rabbitmq() -> None:
     assert found["queues"] == [] and {item["what"] for item in found["unmeasured"]} >= {"Nomad", "queues of RabbitMQ"}
 
 
+def test_addresses_that_somebody_gave_the_proxy_by_hand() -> None:
+    cluster = Cluster()
+    assert read_upkeep(cluster, NS)["external_ips"] == {"circleci-proxy": []}
+    cluster.answers[f"/api/v1/namespaces/{NS}/services"]["items"][0]["spec"]["externalIPs"] = ["10.0.0.7"]
+    assert read_upkeep(cluster, NS)["external_ips"] == {"circleci-proxy": ["10.0.0.7"]}
+
+
 def test_servers_without_a_leader_are_told() -> None:
     cluster = Cluster()
     path = f"/api/v1/namespaces/{NS}/services/nomad-server:4646/proxy/v1/status/leader"
@@ -177,6 +187,7 @@ SHOWN: dict[str, tuple[dict[str, Any], str, int]] = {
     "secret-length": ({"secret_lengths": {"session-cookie session-cookie-key": 15, "nomad gossip-key": 32}}, "session-cookie session-cookie-key of 15 characters", 1),
     "machine-service-on": ({"workloads": [{"name": "machine-provisioner-leader", "wanted": 1}, {"name": "docker-provisioner-x", "wanted": 1}]},
                            "machine-provisioner-leader on platform generic", 1),
+    "external-ips-lost": ({"external_ips": {"circleci-proxy": ["10.0.0.7"]}}, "Service circleci-proxy with externalIPs 10.0.0.7", 2),
     "nomad-rpc-limit": ({"nomad": clients(101)}, "101 clients come from 10.0.0.1", 2),
     "pod-security-restricted": ({"pod_security": "restricted"}, "the namespace enforces restricted", 3),
     "nomad-servers-no-quorum": ({"nomad": {"leader": False, "clients": [], "servers": []}}, "Nomad answers and has no leader", 1),

@@ -18,6 +18,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.f
     brief,
     summary,
 )
+from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.rights import Rights
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.table import render_table
 from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.helm.fake_kube import FakeKube
 
@@ -25,6 +26,7 @@ RELEASE = {
     "version": "4.10.0",
     "kubernetes_min": "1.33",
     "kubernetes_max": "1.35",
+    "cluster_users": "<500",
     "cluster_nodes": 4,
     "cluster_cpus": 24,
     "cluster_memory_gb": 90,
@@ -85,14 +87,24 @@ def test_a_missing_kubeconfig_says_what_is_left_out() -> None:
     assert finding.found == "not set" and finding.subject == "circleci_kubeconfig" and "Secrets are not looked at" in finding.remedy
 
 
-class Api:
-    """Answers of a cluster by path."""
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
-    def __init__(self, answers: dict[str, Any]) -> None:
-        self.answers = answers
+
+class Api:
+    """Answers of a cluster by path, and to each question about a right of the asker."""
+
+    def __init__(self, answers: dict[str, Any], refused: tuple[str, ...] = ()) -> None:
+        self.answers, self.refused = answers, refused
+        self.asked: list[str] = []
 
     def request(self, method: str, path: str, query: Any = None, body: Any = None, content_type: str = "") -> Any:
-        assert method == "GET" and body is None
+        if path == REVIEWS and path not in self.answers:
+            wanted = body["spec"]["resourceAttributes"]
+            assert method == "POST" and body["kind"] == "SelfSubjectAccessReview"
+            right = " ".join([wanted["verb"], wanted["resource"], *([wanted["namespace"]] if "namespace" in wanted else [])])
+            self.asked.append(right)
+            return {"status": {"allowed": right not in self.refused}}
+        assert body is None or path == REVIEWS
         answer = self.answers[path]
         if isinstance(answer, KubeError):
             raise answer
@@ -114,6 +126,7 @@ ANSWERS: dict[str, Any] = {
     "/apis": {"groups": [{"name": "apps"}]},
     "/apis/apps/v1/daemonsets": {"items": []},
     "/api/v1/services": KubeError(403, "services is forbidden"),
+    "/api/v1/namespaces/ns": {"metadata": {"name": "ns"}},
     "/api/v1/namespaces/ns/secrets": {"items": [{"metadata": {"name": "license"}, "data": {"license": "eA=="}}]},
 }
 
@@ -125,6 +138,49 @@ def test_answers_of_the_cluster() -> None:
     assert site.read_cluster(Api(ANSWERS), "ns", secrets=False).secrets == {}
     denied = site.read_cluster(Api({**ANSWERS, "/api/v1/nodes": KubeError(403, "nodes is forbidden")}), "ns", secrets=False)
     assert "lacks a right" in denied.error and problems(check(denied)) == ["cluster_reachable"]
+
+
+def rights(api: Api, brings: bool = False) -> Finding:
+    facts = site.read_cluster(api, "ns", secrets=False, brings_addons=brings)
+    found = site.check_cluster(facts, RELEASE, brings_storage_class=brings, kubeconfig="/etc/kubeconfig", namespace="ns")
+    return next(finding for finding in found if finding.check == "installer_rights")
+
+
+def test_an_administrator_of_the_namespace_may_install() -> None:
+    api = Api(ANSWERS)
+    assert rights(api).level == OK
+    assert "create roles ns" in api.asked and "delete secrets ns" in api.asked
+    # Rights that are not used are not asked for.
+    assert all(right.endswith(" ns") and right.split()[0] in ("create", "patch", "delete") for right in api.asked)
+
+
+def test_each_right_that_is_missing_is_told_at_once() -> None:
+    finding = rights(Api(ANSWERS, ("create roles ns", "patch secrets ns", "delete secrets ns")))
+    assert (finding.level, finding.subject) == (PROBLEM, "circleci_kubeconfig")
+    assert finding.found == "it may not patch/delete secrets; create roles"
+    assert "kubectl create rolebinding circleci-installer -n ns --clusterrole=admin" in finding.remedy
+    assert "installer_rights" in problems(check(site.ClusterFacts(**{**vars(cluster()), "rights": Rights(["create roles"])})))
+
+
+def test_a_namespace_that_is_not_there_must_be_made() -> None:
+    absent = Api({**ANSWERS, "/api/v1/namespaces/ns": KubeError(404, "not found")}, ("create namespaces",))
+    finding = rights(absent)
+    assert finding.level == PROBLEM and finding.found == "it may not create namespaces" and finding.remedy.endswith("; and make the namespace.")
+    assert rights(Api({**ANSWERS, "/api/v1/namespaces/ns": KubeError(404, "not found")})).level == OK
+
+
+def test_add_ons_of_the_cluster_want_the_whole_of_it() -> None:
+    api = Api(ANSWERS, ("* *",))
+    finding = rights(api, brings=True)
+    assert finding.level == PROBLEM and "cluster-admin" in finding.remedy and api.asked == ["* *"]
+    assert rights(Api(ANSWERS), brings=True).level == OK
+    assert site.brings_addons({"load_balancer": "metallb"}, brings_storage_class=False)
+    assert not site.brings_addons({"load_balancer": "provided"}, brings_storage_class=False)
+
+
+def test_a_cluster_that_says_nothing_of_rights_is_not_called_good() -> None:
+    finding = rights(Api({**ANSWERS, REVIEWS: KubeError(404, "the server could not find the requested resource")}))
+    assert finding.level == WARNING and "could not find" in finding.found
 
 
 def test_missing_secrets_are_listed_with_their_keys() -> None:
