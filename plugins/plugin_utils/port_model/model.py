@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
@@ -34,6 +34,10 @@ CONTRADICTIONS = (
 )  # fmt: skip
 
 
+# State of a rule whose port the vendor still prints and nothing serves.
+PRINTED = "documented, not served"
+# Options that are a variable of the site by themselves.
+_VARIABLES = {"load_balancer_sources": "circleci_load_balancer_sources"}
 # Rules of what a proxy that ends TLS stands before.
 UPSTREAM = ("lb-in-http", "lb-in-nomad-rpc", "lb-in-output-processor", "lb-in-vm-service", "node-in-lb-")
 
@@ -81,6 +85,10 @@ class Options:
         metadata=_told("Networks of nodes and of pods that leave the cluster under their own addresses, where `circleci_cluster_nodes` does not say it."),
     )
     load_balancer: tuple[str, ...] = field(default=(), metadata=_told("Addresses of `circleci-proxy`. Taken from `circleci_load_balancer_address`."))
+    load_balancer_sources: tuple[str, ...] = field(
+        default=(),
+        metadata=_told("Networks that the release lets reach `circleci-proxy`. Taken from `circleci_load_balancer_sources`; without it all are let in."),
+    )
     load_balancer_transparent: bool = field(
         default=True,
         metadata=_told("Packets meet the nodes on the ports of the Service (MetalLB, ServiceLB). Say false where a load balancer goes to node ports."),
@@ -349,7 +357,7 @@ class _Builder:
         self.problems = _Collector()
         self.external_nomad = bool(inventory.members("circleci_nomad_servers"))
         self.networks: dict[str, tuple[Network, ...]] = {
-            name: parse_networks(f"circleci_ports.{name}", getattr(options, name), self.problems) for name in _LIST_OPTIONS
+            name: parse_networks(_VARIABLES.get(name, f"circleci_ports.{name}"), getattr(options, name), self.problems) for name in _LIST_OPTIONS
         }
         self.networks["link_local"] = tuple(ipaddress.ip_network(value) for value in LINK_LOCAL)
         # The control host administers the others in any case; who administers the control host only the option says.
@@ -379,11 +387,12 @@ class _Builder:
             else:
                 if conditions[fact.condition] and fact.status != "may_be_blocked":
                     rules.extend(self._rules_of(fact))
+        self._check_sources(rules)
         check_only = {}
         if not self.options.node_firewall:
             check_only = {
                 host.name: "a default drop on a Kubernetes node breaks its network; the release restricts with "
-                "nginx.loadBalancerSourceRanges"
+                "circleci_load_balancer_sources"
                 for host in self.inventory.hosts
                 if "circleci_cluster_nodes" in host.groups
             }
@@ -409,6 +418,22 @@ class _Builder:
                 if owner.setdefault(address, host.name) != host.name:
                     self.problems.add(f"host {host.name}", f"address {address} that {owner[address]} has too",
                                       "an address belongs to one host", "correct ansible_host or circleci_addresses")  # fmt: skip
+
+    def _check_sources(self, rules: Iterable[Rule]) -> None:
+        """What the release shuts out at the load balancer, though a rule lets it in. Users may be shut out: that is what it is for."""
+        sources = self.networks["load_balancer_sources"]
+        if not sources:
+            return
+        wanted = [peer for rule in rules if rule.host == VIRTUAL_HOSTS["load_balancer"] and rule.direction == "ingress" and rule.state != PRINTED
+                  for peer in map(ipaddress.ip_network, rule.peers) if peer.prefixlen]  # fmt: skip
+        # Beside users from anywhere they have no place in the peers of a rule.
+        wanted += self.networks["vcs"]
+        left = _collapse([peer for peer in wanted if not any(_within(peer, source) for source in sources)])
+        if left:
+            hosts = [host.name for host in self.inventory.hosts if any(_within(network, peer) for network in self._host_networks([host]) for peer in left)]
+            names = f" ({', '.join(hosts)})" if hosts else ""
+            self.problems.add("circleci_load_balancer_sources", f"nothing that holds {', '.join(map(str, left))}{names}",
+                              "rules of the site let them reach circleci-proxy, and the release would shut them out", "add them")  # fmt: skip
 
     def _hosts_for(self, fact: PortFact) -> list[tuple[str, tuple[str, ...]]]:
         if fact.group in VIRTUAL_HOSTS:
@@ -519,7 +544,7 @@ class _Builder:
         if fact.condition == "live_service_lists_port" or fact.status == "obsolete_but_printed":
             listens = self.options.load_balancer_listens or ()
             if fact.group != "load_balancer" or not any(str(port) in fact.ports for port in listens):
-                return "documented, not served"
+                return PRINTED
         if name in VIRTUAL_HOSTS.values():
             return "not a host of the inventory: for the network team"
         if fact.id == "client-containers-metadata" and not self.options.block_metadata:
@@ -539,7 +564,13 @@ class _Builder:
         return "apply"
 
 
-def _collapse(networks: Iterable[Network]) -> tuple[Network, ...]:
+def _within(inner: Network, outer: Network) -> bool:
+    if isinstance(inner, ipaddress.IPv4Network):
+        return isinstance(outer, ipaddress.IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, ipaddress.IPv6Network) and inner.subnet_of(outer)
+
+
+def _collapse(networks: Collection[Network]) -> tuple[Network, ...]:
     four = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
     six = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
     return (*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six))

@@ -259,6 +259,17 @@ def test_a_peer_without_an_address() -> None:
     assert "host bastion: found no address" in text
 
 
+def test_sources_of_the_load_balancer_that_shut_out_hosts_of_the_site() -> None:
+    assert not model(load_balancer_sources=["10.93.0.0/24", "10.20.0.0/16"]).problems, "users may be shut out, which is what it is for"
+    text = messages(model(load_balancer_sources=["10.20.0.0/16"], vcs=["10.1.5.10"]))
+    assert "circleci_load_balancer_sources: found nothing that holds 10.1.5.10/32, 10.93.0.10/32, 10.93.0.41/32, 10.93.0.42/32 (bastion, nomad1, nomad2); rules" in text
+    text = messages(model(load_balancer_sources=["10.93.0.0/24"], users=["10.20.0.0/16"]))
+    assert "found nothing that holds 10.20.0.0/16; rules" in text, "users that somebody named are meant"
+    assert "circleci_load_balancer_sources: found '10.0.0.1/8'" in messages(model(load_balancer_sources=["10.0.0.1/8"]))
+    six = {name: {"ansible_host": f"fd00::{number}"} for number, name in enumerate(HOSTS, 1)}
+    assert "fd00::5/128" in messages(model(hosts=six, load_balancer=["fd00::100"], load_balancer_sources=["10.93.0.0/24"]))
+
+
 def test_two_hosts_with_one_address() -> None:
     assert "address 10.93.0.41 that nomad1 has too" in messages(model(hosts={**HOSTS, "nomad2": HOSTS["nomad1"]}))
 

@@ -155,6 +155,14 @@ def test_trap_one_endpoint_for_pods_clients_and_browsers() -> None:
     assert "browsers must all reach it under this one name" in errors(object_storage={"endpoint": "store.example.com", "bucket": "b"})
 
 
+def test_the_release_lets_only_the_sources_reach_its_load_balancer() -> None:
+    balancer = {"kind": "metallb", "address": "192.0.2.10", "source_ranges": ["10.0.0.0/8", "192.0.2.0/24"]}
+    for release in ("4.3.9", "4.7.15", "4.10.0"):
+        assert at(values(release, load_balancer=balancer), "nginx.loadBalancerSourceRanges") == ["10.0.0.0/8", "192.0.2.0/24"]
+        assert at(values(release), "nginx.loadBalancerSourceRanges") is None
+    assert "circleci_load_balancer_sources (load_balancer.source_ranges) needs release 4.3 or later" in errors("4.2.7", load_balancer=balancer)
+
+
 def test_trap_address_of_the_load_balancer_stands_in_the_values() -> None:
     assert at(values("4.10.0", "rancher"), "nginx.loadBalancerIp") == "192.0.2.10"
     assert values("4.10.0")["nginx"]["annotations"]["metallb.io/loadBalancerIPs"] == "192.0.2.10"
