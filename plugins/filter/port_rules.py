@@ -231,7 +231,8 @@ def cloud_endpoints(
         )
     if provider == "aws" and not endpoint and not region:
         raise AnsibleFilterError("circleci_cloud_region is empty; AWS needs it, for instance us-west-2")
-    return {"provider": provider, "endpoints": cloud.endpoints(provider, region, endpoint, token, parts)}
+    dns = cloud.dns_api(provider, region, endpoint, (parts or {}).get("dns", ""))
+    return {"provider": provider, "endpoints": cloud.endpoints(provider, region, endpoint, token, parts), "dns": dns}
 
 
 class FilterModule:

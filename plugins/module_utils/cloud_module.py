@@ -44,10 +44,14 @@ def run(module: AnsibleModule, part: Callable[[dict[str, Any]], Part]) -> None:
     except CloudError as error:
         half = f" Already done: {', '.join(done)}; the same command goes on." if done else ""
         module.fail_json(msg="; ".join(problem.rstrip(".") for problem in error.problems) + "." + half, changed=bool(done))
+    notes = list(getattr(cloud, "notes", ()))
+    for note in notes:
+        module.warn(note)
     header = module.params["provider"]
     module.exit_json(
         changed=before != after,
         changes=[line for line in after if line not in before] + [f"not any more: {line}" for line in before if line not in after],
+        notes=notes,
         diff={
             "before_header": header,
             "after_header": header,

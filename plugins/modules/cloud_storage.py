@@ -112,6 +112,11 @@ changes:
   returned: success
   type: list
   elements: str
+notes:
+  description: What was left alone, and why.
+  returned: success
+  type: list
+  elements: str
 """
 
 from typing import Any

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from . import azure_storage
+from .azure_dns import Dns
 from .azure_storage import Storage
 from .standin import Answer, Refused, StandIn
 
@@ -38,6 +39,7 @@ class Azure(StandIn):
         self.groups: dict[str, dict[str, Any]] = {}
         self.operations: dict[str, Any] = {}
         self.storage = Storage(self.schema, NETWORK)
+        self.dns = Dns(self.schema, NETWORK)
         self.page = 1
         self.tells = "monitor"
         """Where an operation can be watched: C(monitor), or C(resource) and, once that is gone, its location."""
@@ -79,6 +81,9 @@ class Azure(StandIn):
             answer = self.storage.serve(method, path, query, body, self.url)
             if answer:
                 return answer
+        answer = self.dns.serve(method, path, query, version, body, headers, self.url)
+        if answer:
+            return answer
         if version != API_VERSION or "/providers/Microsoft.Network/" not in path:
             raise Refused(400, "MissingApiVersionParameter", "The api-version query parameter (?api-version=) is required for all requests.")
         if path.startswith(f"{OPERATIONS}/"):

@@ -24,6 +24,8 @@ class DigitalOcean(StandIn):
         super().__init__("digitalocean")
         self.firewalls: list[dict[str, Any]] = []
         self.tags: set[str] = set()
+        self.domain = "example.com"
+        self.records: list[dict[str, Any]] = []
         self.page = 1
 
     def named(self, name: str) -> dict[str, Any]:
@@ -49,6 +51,9 @@ class DigitalOcean(StandIn):
             item = {"id": str(uuid.uuid4()), "created_at": "2026-05-23T21:24:00Z", **self._firewall(body)}
             self.firewalls.append(item)
             return 202, self.schema.answer("oneFirewall", {"firewall": item}), LIMITS
+        domain = re.fullmatch(r"/v2/domains/([a-z0-9.-]+)/records(?:/(\d+))?", path)
+        if domain:
+            return self._domain(method, domain[1], domain[2], query, body)
         match = re.fullmatch(r"/v2/firewalls/([0-9a-f-]{36})", path)
         for item in self.firewalls if match else []:
             if match and item["id"] == match[1] and method in ("GET", "PUT"):
@@ -69,6 +74,49 @@ class DigitalOcean(StandIn):
         more = number * self.page < len(self.firewalls)
         links = {"pages": {"next": f"{self.url}/v2/firewalls?page={number + 1}"}} if more else {}
         return self.schema.answer("firewallList", {"firewalls": part, "links": links, "meta": {"total": len(self.firewalls)}})
+
+    def record(self, kind: str, name: str, data: str, ttl: int = 300) -> dict[str, Any]:
+        """A record that somebody made."""
+        none = dict.fromkeys(("priority", "port", "weight", "flags", "tag"))
+        self.records.append({"id": 28448429 + len(self.records), "type": kind, "name": name, "data": data, "ttl": ttl, **none})
+        return self.records[-1]
+
+    def _domain(self, method: str, domain: str, number: str | None, query: dict[str, str], body: Any) -> Answer:
+        if domain != self.domain:
+            raise Refused(404, "not_found", "The resource you were accessing could not be found.")
+        if (method, number) == ("GET", None):
+            if set(query) - {"page", "per_page", "name", "type"} or not 1 <= int(query.get("per_page", "20")) <= 200:
+                raise Refused(400, "bad_request", f"unknown parameters {query}")
+            page = int(query.get("page", "1"))
+            part = self.records[(page - 1) * 2 : page * 2]
+            links = {"pages": {"next": f"{self.url}/v2/domains/{domain}/records?page={page + 1}"}} if page * 2 < len(self.records) else {}
+            return 200, self.schema.answer("recordList", {"domain_records": part, "links": links, "meta": {"total": len(self.records)}}), LIMITS
+        if (method, number) == ("POST", None):
+            return 201, self.schema.answer("oneRecord", {"domain_record": self._record(self.sent("record", body))}), LIMITS
+        there = [item for item in self.records if str(item["id"]) == number]
+        if method != "DELETE" or not there:
+            raise Refused(404, "not_found", "The resource you were accessing could not be found.")
+        self.records.remove(there[0])
+        return 204, None, LIMITS
+
+    def _record(self, body: dict[str, Any]) -> dict[str, Any]:
+        kind, name, data = body["type"], body["name"], body["data"]
+        wanted = {"name", "data"} | ({"flags", "tag"} if kind == "TXT" else set())
+        if wanted - set(body) or name.endswith(self.domain):
+            raise Refused(422, "unprocessable_entity", f"{sorted(wanted)} are needed, and a name without the domain")
+        try:
+            right = kind not in ("A", "AAAA") or ipaddress.ip_address(data).version == (4 if kind == "A" else 6)
+        except ValueError:
+            right = False
+        if not right or (kind == "CNAME" and not data.endswith(".") and data != "@"):
+            raise Refused(422, "unprocessable_entity", "Data needs to end with a dot (.)" if kind == "CNAME" else "IP address did not match IPv4 or IPv6 format")
+        others = [item for item in self.records if item["name"] == name]
+        if any((item["type"], item["data"]) == (kind, data) for item in others):
+            raise Refused(422, "unprocessable_entity", "Record already exists")
+        if (kind == "CNAME" and others) or any(item["type"] == "CNAME" for item in others):
+            raise Refused(422, "unprocessable_entity", "CNAME records cannot share a name with other records.")
+        # A name comes back without the dot that it was given with.
+        return self.record(kind, name, data.rstrip(".") if kind == "CNAME" else data, int(body.get("ttl") or 1800))
 
     def _firewall(self, body: Any) -> dict[str, Any]:
         self.sent("firewall", body)

@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl, urlsplit
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from . import google_storage
+from . import google_dns, google_storage
+from .google_dns import Dns
 from .google_storage import Storage
 from .standin import TOKEN, Answer, Refused, StandIn
 
@@ -42,6 +43,7 @@ class Google(StandIn):
         self.requests: dict[str, str] = {}
         self.page = 3
         self.storage = Storage(self.schema, PROJECT)
+        self.dns = Dns(self.schema, PROJECT)
         self.scopes = {TOKEN: "https://www.googleapis.com/auth/cloud-platform"}
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
@@ -74,7 +76,7 @@ class Google(StandIn):
             claims = json.loads(_unb64(head.split(".")[1]))
         except Exception:
             return 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}, {}
-        fits = claims["iss"] == EMAIL and claims["aud"] == AUDIENCE and claims["scope"] in (SCOPE, google_storage.SCOPE) and abs(claims["iat"] - time.time()) < 300
+        fits = claims["iss"] == EMAIL and claims["aud"] == AUDIENCE and claims["scope"] in (SCOPE, google_storage.SCOPE, google_dns.SCOPE) and abs(claims["iat"] - time.time()) < 300
         if not fits or form.get("grant_type") != "urn:ietf:params:oauth:grant-type:jwt-bearer":
             return 400, {"error": "invalid_grant", "error_description": "Invalid grant: account not found"}, {}
         return 200, {"access_token": self._new(claims["scope"]), "expires_in": 3600, "token_type": "Bearer"}, {}
@@ -86,7 +88,7 @@ class Google(StandIn):
         return token
 
     def allowed(self, path: str, token: str) -> bool:
-        wanted = google_storage.SCOPE if path.startswith(google_storage.PREFIXES) else SCOPE
+        wanted = google_storage.SCOPE if path.startswith(google_storage.PREFIXES) else google_dns.SCOPE if path.startswith(google_dns.PREFIX) else SCOPE
         return self.scopes.get(token, "") in (wanted, "https://www.googleapis.com/auth/cloud-platform")
 
     def parsed(self, path: str, text: bytes, headers: Message[str, str]) -> Any:
@@ -103,6 +105,8 @@ class Google(StandIn):
     def serve(self, method: str, path: str, query: dict[str, str], body: Any, headers: Message[str, str]) -> Answer:
         if path.startswith(google_storage.PREFIXES):
             return self.storage.serve(method, path, query, body)
+        if path.startswith(google_dns.PREFIX):
+            return self.dns.serve(method, path, query, body)
         match = re.fullmatch(rf"/compute/v1/projects/{PROJECT}/global/(firewalls|operations)(?:/([a-z0-9-]+))?(/wait)?", path)
         if not match:
             raise Refused(404, "notFound", f"{path} is not there")

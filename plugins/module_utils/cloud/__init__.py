@@ -8,7 +8,7 @@ What is wanted of a cloud is the business of the packages beside: its firewall, 
 
 from __future__ import annotations
 
-from .addresses import APIS, AZURE_LOGINS, METADATA, endpoints
+from .addresses import APIS, AZURE_LOGINS, METADATA, dns_api, dns_region, endpoints
 from .errors import MARK, PROVIDERS, TAG, CloudError
 
-__all__ = ["APIS", "AZURE_LOGINS", "MARK", "METADATA", "PROVIDERS", "TAG", "CloudError", "endpoints"]
+__all__ = ["APIS", "AZURE_LOGINS", "MARK", "METADATA", "PROVIDERS", "TAG", "CloudError", "dns_api", "dns_region", "endpoints"]

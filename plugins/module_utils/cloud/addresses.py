@@ -26,11 +26,18 @@ def _aws(service: str, region: str) -> str:
     return f"https://{service}.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
 
 
+def dns_region(region: str) -> str:
+    """The region that requests to Route 53 are signed for: it has one for each partition of AWS, wherever the zone is used."""
+    return {"cn": "cn-northwest-1", "us-gov": "us-gov-west-1"}.get(region.rpartition("-")[0].rpartition("-")[0], "us-east-1")
+
+
 def dns_api(provider: str, region: str, endpoint: str = "", own: str = "") -> str:
     """Where names are set: *own*, if the site has another address for it, else that of the cloud."""
     if own or provider not in DNS:
         return (own or endpoint or APIS[provider]).rstrip("/")
-    return DNS[provider] + (".cn" if provider == "aws" and region.startswith("cn-") else "")
+    if provider == "aws" and dns_region(region) != "us-east-1":
+        return "https://route53.amazonaws.com.cn" if region.startswith("cn-") else "https://route53.us-gov.amazonaws.com"
+    return DNS[provider]
 
 
 def endpoints(provider: str, region: str, endpoint: str = "", token: bool = False, parts: Optional[Mapping[str, str]] = None) -> list[str]:
@@ -47,7 +54,9 @@ def endpoints(provider: str, region: str, endpoint: str = "", token: bool = Fals
     if "dns" in asked:
         found.append(dns_api(provider, region, endpoint, asked["dns"]))
     if provider == "aws":
-        found += [*([] if endpoint else [_aws("sts", region)]), METADATA]
+        # Roles that a profile or a token of the cluster names are taken there.
+        found += [_aws("sts", name) for name in ((region, dns_region(region)) if "dns" in asked else (region,)) if name and not endpoint]
+        found.append(METADATA)
     elif provider == "gcp" and not token:
         found += GOOGLE_TOKENS
     elif provider == "azure" and not token:

@@ -28,12 +28,12 @@ class AwsSession:
     def client(self, service: str, endpoint: str = "") -> Any:
         with self.told():
             settings = self.config.Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 4})
-            return self.boto3.client(service, region_name=self.region, endpoint_url=endpoint or None, config=settings)
+            return self.boto3.client(service, region_name=self.region or None, endpoint_url=endpoint or None, config=settings)
 
     def keys(self) -> tuple[str, str, str]:
         """Access key, secret key and session token that hold now."""
         with self.told():
-            found = self.boto3.Session(region_name=self.region).get_credentials()
+            found = self.boto3.Session(region_name=self.region or None).get_credentials()
             if found is None:
                 raise self.errors.NoCredentialsError()
             frozen = found.get_frozen_credentials()

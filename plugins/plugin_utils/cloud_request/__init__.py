@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from .model import problems, requests, storage_options, table
+from .model import dns_records, problems, requests, storage_options, table
 
-__all__ = ["problems", "requests", "storage_options", "table"]
+__all__ = ["dns_records", "problems", "requests", "storage_options", "table"]

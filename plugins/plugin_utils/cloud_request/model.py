@@ -13,8 +13,14 @@ from typing import Any
 
 from ...module_utils import cloud_storage
 from ...module_utils.cloud import PROVIDERS
+from ...module_utils.cloud_dns import aws as route53
+from ...module_utils.cloud_dns import azure as azure_dns
+from ...module_utils.cloud_dns import digitalocean as digitalocean_dns
+from ...module_utils.cloud_dns import google as cloud_dns_of_google
+from ...module_utils.cloud_dns.model import kind_of
 from ..catalog import Catalog
 from ..object_storage import SPEAK_GOOGLE, bucket_options, bucket_problems
+from ..site_names import AS_IT_IS, SiteName
 
 STORES = {
     "aws": ("aws_s3_irsa", "aws_s3_keys"),
@@ -32,13 +38,21 @@ KEYS = {
     ),
 }
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
+ZONES = {
+    "aws": (route53.ZONE, "the id of a hosted zone, such as Z0123456789ABCDEFGHIJ"),
+    "gcp": (cloud_dns_of_google.ZONE, "projects/<project>/managedZones/<name>"),
+    "azure": (azure_dns.ZONE, azure_dns.FORM),
+    "digitalocean": (digitalocean_dns.ZONE, "a domain, such as example.com"),
+}
+SERVICES = {"aws": "Route 53", "gcp": "Cloud DNS", "azure": "Azure DNS", "digitalocean": "domain of DigitalOcean"}
+_HOSTNAME = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,62}", re.IGNORECASE)
 COLUMNS = ("part", "construct", "name", "request")
 
 
 def problems(catalog: Catalog, site: Mapping[str, Any]) -> list[str]:
     """What is wrong with it, each as one sentence. *site* holds site variables by name."""
     provider = PROVIDERS.get(str(site.get("circleci_platform")), "")
-    return [*_storage_problems(catalog, provider, site)] if provider else []
+    return [*_storage_problems(catalog, provider, site), *_dns_problems(provider, site)] if provider else []
 
 
 def _storage_problems(catalog: Catalog, provider: str, site: Mapping[str, Any]) -> Iterator[str]:
@@ -66,6 +80,44 @@ def _storage_problems(catalog: Catalog, provider: str, site: Mapping[str, Any]) 
                "digits.")  # fmt: skip
 
 
+def _dns_problems(provider: str, site: Mapping[str, Any]) -> Iterator[str]:
+    zone, target, endpoint = (str(site.get(f"circleci_cloud_dns_{name}") or "") for name in ("zone", "target", "endpoint"))
+    if not zone:
+        for name, value in (("target", target), ("endpoint", endpoint)):
+            if value:
+                yield f"circleci_cloud_dns_{name}: found {value!r}, but circleci_cloud_dns_zone is empty; take it out, or name the zone."
+        return
+    known, form = ZONES[provider]
+    if not known.fullmatch(zone):
+        yield f"circleci_cloud_dns_zone: found {zone!r}; allowed is {form}."
+    if target and not _HOSTNAME.fullmatch(target.rstrip(".")):
+        yield f"circleci_cloud_dns_target: found {target!r}; allowed is the name of the load balancer, such as example-1234.elb.us-west-2.amazonaws.com."
+    if target and site.get("circleci_load_balancer_address"):
+        yield (f"circleci_cloud_dns_target: found {target!r}, and circleci_load_balancer_address has an address; allowed is one of them, since a name leads to "
+               "an address or to another name.")  # fmt: skip
+    if endpoint and provider in ("azure", "digitalocean"):
+        yield f"circleci_cloud_dns_endpoint: found {endpoint!r}, but names are set there by the API in circleci_cloud_endpoint; take it out."
+
+
+def dns_records(site: Mapping[str, Any], names: Iterable[SiteName]) -> list[dict[str, Any]]:
+    """Records as the module cloud_dns takes them. Names that somebody else has are not among them. Empty when none are asked for."""
+    if not site.get("circleci_cloud_dns_zone"):
+        return []
+    target = str(site.get("circleci_cloud_dns_target") or "")
+    return [
+        {"name": item.name, "values": list(item.values) or ([target] if item.needed and target else []), "needed": item.needed, "unknown": _unknown(item)}
+        for item in names
+        if item.values or item.unknown != AS_IT_IS
+    ]
+
+
+def _unknown(item: SiteName) -> str:
+    if item.values:
+        return ""
+    variable = "circleci_load_balancer_address, or circleci_cloud_dns_target" if item.needed else "circleci_object_storage_load_balancer_address"
+    return f"it leads to {item.unknown}, which is not known yet; set {variable} when it is"
+
+
 def storage_options(catalog: Catalog, site: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the module cloud_storage, without keys. What is left out is left as it is. Empty when it is not asked for."""
     if not site.get("circleci_cloud_object_storage"):
@@ -84,12 +136,12 @@ def storage_options(catalog: Catalog, site: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def requests(catalog: Catalog, site: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def requests(catalog: Catalog, site: Mapping[str, Any], names: Iterable[SiteName] = ()) -> list[tuple[str, ...]]:
     """What is asked for, as rows of C(COLUMNS); empty where the platform is no cloud, or nothing is asked."""
     provider = PROVIDERS.get(str(site.get("circleci_platform")), "")
     if not provider or problems(catalog, site):
         return []
-    return [*_storage_requests(catalog, provider, site)]
+    return [*_storage_requests(catalog, provider, site), *_dns_requests(provider, site, names)]
 
 
 def _storage_requests(catalog: Catalog, provider: str, site: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -99,6 +151,13 @@ def _storage_requests(catalog: Catalog, provider: str, site: Mapping[str, Any]) 
     wanted = {"versioning": None, "expiry_days": None, "origins": None, **options, "site": site["circleci_domain"]}
     for name, text in cloud_storage.requested(provider, wanted, str(site["circleci_site"])):
         yield "object storage", CONSTRUCTS[provider], name, text
+
+
+def _dns_requests(provider: str, site: Mapping[str, Any], names: Iterable[SiteName]) -> Iterator[tuple[str, ...]]:
+    for record in dns_records(site, names):
+        values = record["values"]
+        kind = "/".join(dict.fromkeys(kind_of(value) for value in values)) if values else "A"
+        yield "names", f"{SERVICES[provider]}, zone {site['circleci_cloud_dns_zone']}", record["name"], f"{kind} {', '.join(values) or record['unknown']}"
 
 
 def table(rows: Iterable[tuple[str, ...]], form: str) -> str:

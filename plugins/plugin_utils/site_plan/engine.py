@@ -21,8 +21,9 @@ from ..catalog import Catalog
 from ..catalog.versions import minor_of
 from ..object_storage import KEEP_DATA, unproven
 from ..port_model import PortModel, Problem, SiteHost, rule_table
+from ..site_names import SiteName, site_names
 from ..values import compose_data, site_facts
-from ..values.secret_plan import foreseen, host_of, is_address, secret_plan, secrets_in_values
+from ..values.secret_plan import foreseen, secret_plan, secrets_in_values
 from .ownership import CONTROLLER, Ownership, Thing, filled
 
 GROUPS = {
@@ -168,7 +169,7 @@ def _cloud_tables(request: Request, catalog: Catalog) -> dict[str, str]:
     if provider is None:
         return {f"{name}_{form}": "" for name in ("cloud", "cloud_requests") for form in ("csv", "markdown")}
     groups = cloud_firewall.constructs(provider, request.site, [rule.as_dict() for rule in request.model.rules], limited=False)
-    rows = cloud_request.requests(catalog, request.cloud)
+    rows = cloud_request.requests(catalog, request.cloud, _site_names(request))
     tables = {f"cloud_{form}": cloud_firewall.table(provider, groups, form) for form in ("csv", "markdown")}
     return {**tables, **{f"cloud_requests_{form}": cloud_request.table(rows, form) for form in ("csv", "markdown")}}
 
@@ -319,30 +320,15 @@ def _hosts(request: Request, catalog: Catalog) -> list[dict[str, Any]]:
     return rows
 
 
-def _record(address: str) -> str:
-    return "AAAA" if ":" in address else "A"
+def _site_names(request: Request) -> list[SiteName]:
+    def addresses(group: str) -> list[str]:
+        return [text for host in request.hosts(group) for text in host.addresses]
+
+    return site_names(request.facts, addresses, request.gateway_in_cluster, request.gateway_address)
 
 
 def _dns(request: Request) -> list[dict[str, Any]]:
-    domain, balancer = str(request.facts["domain"]), str(request.load_balancer.get("address") or "")
-    value = balancer or "the address that the platform gives to circleci-proxy"
-    rows = [
-        {"name": domain, "type": _record(balancer), "value": value, "why": "web UI, API and Nomad"},
-        {"name": f"app.{domain}", "type": _record(balancer), "value": value, "why": "web UI"},
-    ]
-    for address, group, why in (
-        (str(request.facts["registry"]["host"]), "circleci_registry", "private registry, for all hosts and the nodes of the cluster"),
-        (str(request.store.get("endpoint") or ""), "circleci_object_storage", "object storage, for pods, Nomad clients and browsers"),
-        (str(request.facts["github"].get("hostname") or ""), "", "GitHub Enterprise, for pods, Nomad clients and browsers"),
-    ):
-        name = host_of(address)
-        if not name or is_address(name):
-            continue
-        own = [text for host in request.hosts(group) for text in host.addresses] if group else []
-        if group == "circleci_object_storage" and request.gateway_in_cluster:
-            own = [request.gateway_address or "the address that the platform gives to the Service of the gateway"]
-        rows.append({"name": name, "type": _record(own[0]) if own else "", "value": ", ".join(own) or "as it is today", "why": why})
-    return rows
+    return [{"name": item.name, "type": item.type, "value": ", ".join(item.values) or item.unknown, "why": item.why} for item in _site_names(request)]
 
 
 def _gates(request: Request) -> list[dict[str, Any]]:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.cloud_request import (
+    dns_records,
     problems,
     requests,
     storage_options,
     table,
 )
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.site_names import site_names
 
 CATALOG = Catalog.load()
 STORE = {
@@ -26,7 +28,8 @@ def site(platform: str = "eks", **changed: Any) -> dict[str, Any]:
     base = {f"circleci_object_storage_{name}": value for name, value in STORE.items()}
     return {
         "circleci_platform": platform, "circleci_site": "osaka", "circleci_domain": "ci.example.com", **base, "circleci_cloud_object_storage": True,
-        "circleci_cloud_storage_key": "", "circleci_cloud_storage_sku": "", **{f"circleci_{name}": value for name, value in changed.items()},
+        "circleci_cloud_storage_key": "", "circleci_cloud_storage_sku": "", "circleci_cloud_dns_zone": "", "circleci_cloud_dns_target": "",
+        "circleci_cloud_dns_endpoint": "", "circleci_load_balancer_address": "", **{f"circleci_{name}": value for name, value in changed.items()},
     }  # fmt: skip
 
 
@@ -83,3 +86,42 @@ def test_what_is_asked_for_is_a_table_for_those_who_own_the_cloud() -> None:
 def test_nothing_is_asked_for_without_a_variable_or_a_cloud() -> None:
     assert table(requests(CATALOG, site(cloud_object_storage=False)), "csv") == table([], "markdown") == ""
     assert requests(CATALOG, site("generic")) == [] and problems(CATALOG, site("generic")) == []
+
+
+ZONE: dict[str, Any] = {"cloud_object_storage": False, "cloud_dns_zone": "Z0123456789ABCDEFGHIJ"}
+HOSTS = {"circleci_registry": ["192.0.2.11"], "circleci_object_storage": []}
+
+
+def names(balancer: str = "192.0.2.100") -> Any:
+    facts = {"domain": "ci.example.com", "load_balancer": {"address": balancer}, "registry": {"host": "registry.example.com:5000"},
+             "object_storage": {"endpoint": "https://s3.us-west-2.amazonaws.com"}, "github": {"hostname": "github.example.com"}}  # fmt: skip
+    return site_names(facts, lambda group: HOSTS[group])
+
+
+@pytest.mark.parametrize("platform, changed, said", [
+    ("eks", {"cloud_dns_zone": "example.com"}, "allowed is the id of a hosted zone"),
+    ("gke", {"cloud_dns_zone": "example-zone"}, "allowed is projects/<project>/managedZones/<name>"),
+    ("azure", {"cloud_dns_zone": "/subscriptions/x"}, "dnsZones/<domain>"),
+    ("digitalocean", {"cloud_dns_zone": "Example.com"}, "allowed is a domain"),
+    ("eks", {"cloud_dns_target": "a name.example.com"}, "allowed is the name of the load balancer"),
+    ("eks", {"cloud_dns_target": "example.elb.amazonaws.com", "load_balancer_address": "192.0.2.100"}, "allowed is one of them"),
+    ("eks", {"cloud_dns_zone": "", "cloud_dns_target": "example.elb.amazonaws.com"}, "circleci_cloud_dns_zone is empty"),
+    ("digitalocean", {"cloud_dns_zone": "example.com", "cloud_dns_endpoint": "https://dns.example.com"}, "circleci_cloud_endpoint; take it out"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_zone_is_one_sentence(platform: str, changed: dict[str, Any], said: str) -> None:
+    found = problems(CATALOG, site(platform, **{**ZONE, **changed}))
+    assert len(found) == 1 and said in found[0], found
+
+
+def test_names_lead_where_the_inventory_says_and_nobody_elses_are_among_them() -> None:
+    records = dns_records(site(**ZONE), names())
+    assert [(item["name"], item["values"], item["needed"]) for item in records] == [
+        ("ci.example.com", ["192.0.2.100"], True), ("app.ci.example.com", ["192.0.2.100"], True), ("registry.example.com", ["192.0.2.11"], False),
+    ]  # fmt: skip
+    assert dns_records(site(cloud_object_storage=False), names()) == []
+    waiting = dns_records(site(**ZONE), names(balancer=""))
+    assert waiting[0]["values"] == [] and "set circleci_load_balancer_address, or circleci_cloud_dns_target when it is" in waiting[0]["unknown"]
+    named = dns_records(site(**ZONE, cloud_dns_target="example.elb.amazonaws.com"), names(balancer=""))
+    assert [item["values"] for item in named] == [["example.elb.amazonaws.com"]] * 2 + [["192.0.2.11"]]
+    rows = requests(CATALOG, site(**ZONE), names())
+    assert ("names", "Route 53, zone Z0123456789ABCDEFGHIJ", "app.ci.example.com", "A 192.0.2.100") in rows and len(rows) == 3
