@@ -35,6 +35,24 @@ while True:
     for s in select.select(sockets, [], [])[0]:
         s.accept()[0].close()
 """
+# What sshd is to hosts elsewhere; the connection plugin lab_exec speaks to it.
+EXEC_PORT = 8022
+COMMANDS = """
+import base64, json, socketserver, subprocess, sys
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        line = self.rfile.readline()
+        if not line: return
+        asked = json.loads(line)
+        done = subprocess.run(["sh", "-c", asked["command"]], input=base64.b64decode(asked["input"]), capture_output=True)
+        answer = {"code": done.returncode, "out": base64.b64encode(done.stdout).decode(), "err": base64.b64encode(done.stderr).decode()}
+        self.wfile.write(json.dumps(answer).encode() + b"\\n")
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+server = Server(("0.0.0.0", int(sys.argv[1])), Handler)
+sys.stdout.write('ready\\n'); sys.stdout.flush()
+server.serve_forever()
+"""
 CONNECT = """
 import errno, socket, sys
 s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
@@ -108,6 +126,14 @@ class Host:
             ["nsenter", "-t", str(self.pid), "-n", sys.executable, "-c", LISTENER, *map(str, ports)],
             stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
+        self.children.append(child)
+        assert child.stdout is not None and child.stdout.readline().strip() == "ready"
+
+    def serve_commands(self, python: str) -> None:
+        """Run what the connection plugin lab_exec asks for."""
+        child = subprocess.Popen(
+            ["nsenter", "-t", str(self.pid), "-m", "-n", python, "-c", COMMANDS, str(EXEC_PORT)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         self.children.append(child)
         assert child.stdout is not None and child.stdout.readline().strip() == "ready"
 
