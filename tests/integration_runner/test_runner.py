@@ -189,6 +189,9 @@ def test_uninstall_leaves_nothing_but_data_that_was_not_asked_for(lab: Lab) -> N
     assert last in lab.run("cat", bundle).stdout
     predicted = lab.play("absent.yml", "--check", lab_purge=False)
     assert lab.run("test", "-e", CONFIG).returncode == 0 and predicted.changed
+    # As a run leaves it that is killed before the trust store is written anew.
+    lab.run("sh", "-c", "rm -r /usr/local/share/ca-certificates/onprem-circleci-site*", check=True)
+    assert last in lab.run("cat", bundle).stdout
     assert lab.play("absent.yml", lab_purge=False).code == 0
     assert last not in lab.run("cat", bundle).stdout
     gone = ("/usr/local/bin/circleci-runner", "/etc/circleci-runner", f"/etc/systemd/system/{UNIT}", "/usr/local/share/ca-certificates/onprem-circleci-site.crt", "/usr/local/share/ca-certificates/onprem-circleci-site")

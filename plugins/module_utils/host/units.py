@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any, Optional, Protocol
 
 UNIT_FOLDER = Path("/etc/systemd/system")
+# A run that ends between a change of a file and the restart of its unit leaves a mark here, and the next run restarts the unit. Not kept over a boot, after
+# which each unit has read its files.
+MARKS = Path("/run/onprem-circleci/restarts")
 NOT_SHOWN = "(content is not shown)\n"
 
 
@@ -218,6 +221,7 @@ class HostUnits:
     def apply(self, *, check: bool) -> Outcome:
         """Bring the host into the desired state, or with *check* only say what that would change."""
         outcome = Outcome()
+        cut_short = any((MARKS / unit.name).exists() for unit in self._units)
         self._stop_absent(outcome, check)
         for user in self._users:
             if not user.absent:
@@ -234,7 +238,7 @@ class HostUnits:
         for user in self._users:
             if user.absent:
                 self._user(user, outcome, check)
-        if not check and any(Path(path).parent == self._unit_folder for path in changed_paths):
+        if not check and (cut_short or any(Path(path).parent == self._unit_folder for path in changed_paths)):
             self._systemctl("daemon-reload")
         for unit in self._units:
             if unit.state != "absent":
@@ -297,12 +301,23 @@ class HostUnits:
         outcome.diff.append({"before_header": str(item.path), "after_header": str(item.path), "before": before_text, "after": after_text})
         if check:
             return True
+        self._mark(str(item.path))
         if item.content is None:
             item.path.unlink()
         else:
             item.path.parent.mkdir(parents=True, exist_ok=True)
             write_file(item, item.content)
         return True
+
+    def _watches(self, unit: Unit, path: str) -> bool:
+        return unit.restart_on is None or path in unit.restart_on or path == str(self._unit_folder / unit.name)
+
+    def _mark(self, path: str) -> None:
+        """Note which units have to be restarted, before the file changes."""
+        for unit in self._units:
+            if unit.state == "started" and self._watches(unit, path):
+                MARKS.mkdir(parents=True, exist_ok=True)
+                (MARKS / unit.name).touch()
 
     def _systemctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         done = self._run(["systemctl", *words])
@@ -346,6 +361,7 @@ class HostUnits:
         if not unit.wait and unit.state == "started" and found.get("ActiveState") == "deactivating":
             # It ends what it does. With a restart in the queue it then reads the files that are there by then.
             if self._restarts(unit.name):
+                self._unmark(unit, check)
                 return
             active = True
         if unit.state == "stopped":
@@ -354,8 +370,7 @@ class HostUnits:
                 if not check:
                     self._systemctl("stop", unit.name)
             return
-        own = str(self._unit_folder / unit.name)
-        watched = changed_paths if unit.restart_on is None else [path for path in changed_paths if path in unit.restart_on or path == own]
+        watched = [path for path in changed_paths if self._watches(unit, path)] or (MARKS / unit.name).exists()
         around = self._around.get(unit.name)
         ending = found.get("ActiveState") == "deactivating"
         if active and not ending and not watched and not unit.restart and not (around and around.due()):
@@ -367,8 +382,14 @@ class HostUnits:
             outcome.restarted.append(unit.name)
         if not check:
             self._systemctl(*([] if unit.wait or not active else ["--no-block"]), "restart" if active else "start", unit.name)
+        self._unmark(unit, check)
         if around:
             _note(outcome, around.after(check, bool(drained)))
+
+    @staticmethod
+    def _unmark(unit: Unit, check: bool) -> None:
+        if not check:
+            (MARKS / unit.name).unlink(missing_ok=True)
 
 
 def _note(outcome: Outcome, change: str) -> None:

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Collection
 from typing import Any
 
 from ..catalog import Catalog
@@ -19,6 +22,9 @@ DOMAIN_TLS = "onprem-circleci-domain-tls"
 REGISTRY_TLS = "onprem-circleci-registry-tls"
 OBJECT_STORAGE_TLS = "onprem-circleci-object-storage-tls"
 NOMAD_CLIENT = "onprem-circleci-nomad-client-"
+# The pair by which the cluster speaks to Nomad servers outside it. No host has this name.
+NOMAD_CLUSTER = f"{NOMAD_CLIENT}cluster"
+_LABELS = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 NOMAD_SERVER = "onprem-circleci-nomad-server-"
 NOMAD_DAYS = 3650
 MAX_NOMAD_SERVERS = 7
@@ -158,14 +164,14 @@ def _nomad(facts: SiteFacts) -> list[dict[str, Any]]:
                     "purpose": f"pair of the Nomad server {host}",
                 }
             )
-    clients = list(facts.nomad_clients)
+    clients = {nomad_client_secret(host): host for host in facts.nomad_clients}
     if not facts.nomad.internal:
-        clients.append("cluster")
-    for host in clients:
+        clients[NOMAD_CLUSTER] = "cluster"
+    for name, host in clients.items():
         found.append(
             {
                 **common,
-                "name": f"{NOMAD_CLIENT}{_dns(host)}",
+                "name": name,
                 "usage": "nomad_client",
                 "common_name": host[:64],
                 **nomad_names(host, "client"),
@@ -184,12 +190,15 @@ def _add(names: dict[str, list[str]], host: str) -> dict[str, list[str]]:
 
 def nomad_client_secret(host: str) -> str:
     """Name of the Secret with the pair of one Nomad client."""
-    return f"{NOMAD_CLIENT}{_dns(host)}"
+    return f"{NOMAD_CLIENT}{_dns(host, ('cluster',))}"
 
 
-def _dns(host: str) -> str:
-    """A host name as a part of the name of a Kubernetes object."""
-    return "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in host.lower()).strip("-.")
+def _dns(host: str, taken: Collection[str] = ()) -> str:
+    """A host name as a part of the name of a Kubernetes object. One that cannot stand there as it is gets a digest, so that no two become the same."""
+    if _LABELS.fullmatch(host) and host not in taken:
+        return host
+    plain = re.sub("[^a-z0-9]+", "-", host.lower()).strip("-")
+    return f"{plain}-{hashlib.sha256(host.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def _databases(facts: SiteFacts) -> list[dict[str, Any]]:
@@ -434,7 +443,7 @@ def add_secrets(site: dict[str, Any], secrets: dict[str, dict[str, str]], passwo
             certificate=pair["tls.crt"], private_key=pair.get("tls.key", ""), issued_by_site_ca=bool(pair.get("ca.crt"))
         )
     nomad = block("nomad")
-    mtls = secrets.get("nomad-mtls") if nomad.get("internal", True) else secrets.get(f"{NOMAD_CLIENT}cluster")
+    mtls = secrets.get("nomad-mtls") if nomad.get("internal", True) else secrets.get(NOMAD_CLUSTER)
     if mtls:
         nomad["mtls"] = {
             "ca": mtls.get("ca.pem", ""), "certificate": mtls.get("cert.pem", ""), "private_key": mtls.get("key.pem", ""),
@@ -456,7 +465,7 @@ def foreseen(site: dict[str, Any]) -> dict[str, Any]:
     proxy = site.get("proxy") or {}
     return add_secrets(
         site,
-        {DOMAIN_TLS: {"tls.crt": domain, "tls.key": domain, "ca.crt": domain}, "nomad-mtls": pair, f"{NOMAD_CLIENT}cluster": pair},
+        {DOMAIN_TLS: {"tls.crt": domain, "tls.key": domain, "ca.crt": domain}, "nomad-mtls": pair, NOMAD_CLUSTER: pair},
         {name: text for name, text in names.items() if name == "smtp" or proxy.get(name.removeprefix("proxy_"))},
     )
 

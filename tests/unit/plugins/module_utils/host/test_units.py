@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.host import units
 from ansible_collections.onprem.circleci_server.plugins.module_utils.host.units import (
     File,
     Folder,
@@ -16,6 +17,13 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.host.units 
 )
 
 NOBODY = "circleci-unit-test-nobody"
+
+
+@pytest.fixture(autouse=True)
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a run that is killed leaves word for the next one."""
+    monkeypatch.setattr(units, "MARKS", tmp_path / "marks")
+    return tmp_path / "marks"
 
 
 class Host:
@@ -147,3 +155,40 @@ def test_a_unit_that_is_not_waited_for_restarts_when_it_has_ended(tmp_path: Path
     outcome = HostUnits([], [], [Unit("x.service", "new", wait=False)], unit_folder=tmp_path, run=systemd).apply(check=False)
     assert [words for words in systemd.done if words != ["daemon-reload"]] == ([command] if command else [])
     assert outcome.changed is bool(command or change)
+
+
+class Killed(Systemd):
+    """systemd that is not asked to restart anything before the run is killed, or that refuses."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__("active", "")
+        self.error: BaseException | None = error
+
+    def __call__(self, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        if argv[1] == "restart" and self.error is not None:
+            raise self.error
+        return super().__call__(argv)
+
+
+@pytest.mark.parametrize("content", [b"two", None], ids=["written", "removed"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), HostError("no")], ids=["killed", "refused"])
+def test_a_unit_whose_restart_did_not_come_about_is_restarted_by_the_next_run(
+    tmp_path: Path, marks: Path, content: bytes | None, error: BaseException
+) -> None:
+    path = tmp_path / "authority.crt"
+    path.write_text("one")
+    path.chmod(0o644)
+    systemd = Killed(error)
+
+    def run(check: bool = False) -> list[str]:
+        unit = Unit("x.service", restart_on=[str(path)])
+        other = Unit("y.service", restart_on=[str(tmp_path / "other")])
+        return HostUnits([], [File(path, content, owner="", group="")], [unit, other], unit_folder=tmp_path, run=systemd).apply(check=check).changes
+
+    with pytest.raises(type(error)):
+        run()
+    systemd.error = None
+    assert [mark.name for mark in marks.iterdir()] == ["x.service"]
+    assert run(check=True) == ["restart x.service"] and run() == ["restart x.service"]
+    assert ["restart", "x.service"] in systemd.done and ["daemon-reload"] in systemd.done
+    assert run() == [] and list(marks.iterdir()) == []

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.s3.client import Response, S3Client, S3Error
 from ansible_collections.onprem.circleci_server.plugins.module_utils.s3.signature import (
@@ -90,3 +93,43 @@ def test_bucket_of_another_account_is_named_as_such() -> None:
 def test_account_that_forbids_public_access_is_named_as_such() -> None:
     with pytest.raises(S3Error, match=r"refuses to open bucket agents.*forbids public access.*Block Public Access"):
         Denying("https://s3.example.com", KEYS).put_bucket_policy("agents", {"Statement": []})
+
+
+class Versions(S3Client):
+    """A store with one deleted object that it still keeps, or one that answers the question for versions otherwise."""
+
+    def __init__(self, status: int = 200, body: bytes = b"") -> None:
+        super().__init__("http://store.example.com", KEYS)
+        self.answer = Response(status, {}, body)
+        self.kept = [("a", "v1"), ("a", "v2")]
+
+    def send(self, method: str, path: str, query: Mapping[str, str] | None = None, *_arguments: Any, **_more: Any) -> Response:
+        if method == "DELETE":
+            self.kept.remove((path.rpartition("/")[2], (query or {})["versionId"]))
+            return Response(204, {}, b"")
+        if self.answer.body or self.answer.status != 200:
+            return self.answer
+        listed = "".join(f"<Version><Key>{key}</Key><VersionId>{version}</VersionId></Version>" for key, version in self.kept)
+        return Response(200, {}, f"<ListVersionsResult>{listed}</ListVersionsResult>".encode())
+
+
+def test_versions_are_deleted() -> None:
+    store = Versions()
+    store.delete_versions("b")
+    assert store.kept == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(403, b"<Error><Code>AccessDenied</Code></Error>"), (500, b"<Error><Code>InternalError</Code></Error>"), (503, b""), (200, b"a page of a proxy")],
+)
+def test_versions_that_cannot_be_listed_are_not_taken_for_none(status: int, body: bytes) -> None:
+    with pytest.raises(S3Error, match="versions of"):
+        Versions(status, body).delete_versions("b")
+
+
+@pytest.mark.parametrize(("status", "body"), [(501, b"<Error><Code>NotImplemented</Code></Error>"), (405, b""), (400, b"<Error><Code>NotImplemented</Code></Error>")])
+def test_a_store_that_knows_no_versions_keeps_none(status: int, body: bytes) -> None:
+    store = Versions(status, body)
+    store.delete_versions("b")
+    assert len(store.kept) == 2

@@ -21,7 +21,11 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.secrets.sto
 )
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.model import site_facts
-from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secret_plan
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import (
+    NOMAD_CLUSTER,
+    nomad_client_secret,
+    secret_plan,
+)
 from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.helm.fake_kube import FakeKube
 from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.helm.test_lifecycle import (
     release as helm_release,
@@ -389,6 +393,17 @@ def test_certificate_that_soon_expires_is_a_notice(api: FakeKube) -> None:
 
 def test_unknown_name_to_renew_is_refused(api: FakeKube) -> None:
     assert any("renew names 'tls'" in text for text in keeper(api, renew=["tls"]).present().errors)
+
+
+def test_clients_whose_names_look_alike_have_a_secret_each() -> None:
+    hosts = ["a-b", "a_b", "A-b", "a__b", "ä-b", "_", "cluster"]
+    names = [nomad_client_secret(host) for host in hosts]
+    assert names[0] == "onprem-circleci-nomad-client-a-b", "a name that may stand there stands there as it is"
+    assert len({*names, NOMAD_CLUSTER}) == len(hosts) + 1
+    assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", name) for name in names), names
+    planned = plan(nomad_clients=hosts, nomad={"internal": False}, nomad_servers=["s_1", "s-1"])["secrets"]
+    found = [secret["name"] for secret in planned if secret["name"].startswith("onprem-circleci-nomad-")]
+    assert {*names, NOMAD_CLUSTER} <= set(found) and len(found) == len(set(found))
 
 
 def test_new_client_gets_a_pair_from_the_same_authority(api: FakeKube) -> None:

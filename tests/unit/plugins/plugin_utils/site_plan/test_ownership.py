@@ -12,6 +12,7 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall import base, engine
+from ansible_collections.onprem.circleci_server.plugins.module_utils.oci_file import record_path
 from ansible_collections.onprem.circleci_server.plugins.module_utils.private_registry.service import (
     PACKAGE,
     UNIT,
@@ -161,6 +162,12 @@ def _site_folder(given: Mapping[str, Any]) -> Iterator[str]:
     yield f"{given['path']}/{MARK}"
 
 
+def _oci_file(given: Mapping[str, Any]) -> Iterator[str]:
+    yield given["dest"]
+    if given.get("member"):
+        yield str(record_path(Path("/var/lib/onprem-circleci"), Path(given["dest"])))
+
+
 def _values(given: Mapping[str, Any]) -> Iterator[str]:
     for value in given.values():
         yield from [value] if isinstance(value, str) else value
@@ -171,7 +178,7 @@ WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator
     "onprem.circleci_server.host_units": (("directories", "files", "units", "users", "drain"), _host_units),
     "onprem.circleci_server.host_packages": (("names",), _values),
     "onprem.circleci_server.site_secrets": (("store",), _escrow),
-    "onprem.circleci_server.oci_file": (("dest",), _values),
+    "onprem.circleci_server.oci_file": (("dest", "member"), _oci_file),
     "onprem.circleci_server.agent_files": (("folder",), _values),
     "onprem.circleci_server.firewall": ((), _firewall),
     "onprem.circleci_server.private_registry": (("storage_dir",), _private_registry),
