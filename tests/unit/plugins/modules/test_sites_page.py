@@ -15,9 +15,13 @@ import pytest
 RESULT = "__circleci_report_result"
 PLAY: list[dict[str, Any]] = [
     {"hosts": "circleci_sites", "gather_facts": False, "tasks": [
-        {"onprem.circleci_server.site_report": {"path": "{{ folder }}", "findings": {"site": "{{ circleci_site }}", "services": "{{ services }}"}}, "register": RESULT}]},
+        {"ansible.builtin.import_role": {"name": "onprem.circleci_server.report"},
+         "vars": {"circleci_report_path": "{{ folder }}",
+                  "circleci_report_findings": "{{ {'site': circleci_site, 'services': services} | onprem.circleci_server.packed_json }}"}}]},
     {"hosts": "circleci_sites", "gather_facts": False, "tasks": [
-        {"onprem.circleci_server.sites_page": {"path": "{{ folder }}", "reports": f"{{{{ '{RESULT}' | onprem.circleci_server.site_reports(groups, hostvars) }}}}"},
+        {"ansible.builtin.import_role": {"name": "onprem.circleci_server.report", "tasks_from": "sites"},
+         "vars": {"circleci_report_path": "{{ folder }}",
+                  "circleci_report_reports": f"{{{{ '{RESULT}' | onprem.circleci_server.site_reports(groups, hostvars) }}}}"},
          "when": "circleci_report_all_sites"}]},
 ]  # fmt: skip
 
