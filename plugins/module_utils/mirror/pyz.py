@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import os
@@ -86,6 +87,7 @@ def sources() -> list[tuple[str, bytes]]:
     return sorted(files)
 
 
+@functools.cache
 def build_pyz() -> bytes:
     """The zipapp; stored, not compressed, as compressors differ from machine to machine."""
     buffer = io.BytesIO()

@@ -30,6 +30,8 @@ from .limits import TokenBucket
 USER_AGENT = "onprem-circleci-mirror/1"
 BUFFER = 1 << 18
 HEADER_LIMIT = 1 << 16
+_RECORD = 5 + (1 << 14) + 256  # a record of TLS at its longest
+_CIPHERTEXT = 1 << 17  # read at once; larger brings little and is held twice by each of up to 32 lanes
 SLOWEST = 1024  # bytes per second below which a transfer counts as stalled
 _KERNEL_TIMEOUTS = sys.platform.startswith("linux")
 
@@ -127,12 +129,128 @@ class Headers:
         return [value for key, value in self._pairs if key == name]
 
 
+class _Raw(threading.local):
+    """What came from the network and is not yet decrypted; one for each thread, as it is empty between two calls."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_CIPHERTEXT))
+
+
+_raw = _Raw()
+
+
+class TlsStream:
+    """TLS over a socket that we read ourselves.
+
+    ``SSLSocket`` asks the kernel twice for each record of 16 KiB, and each time the peer gets an acknowledgement of its own: over loopback that costs
+    both sides more than decrypting. Here many records come in one call, and many go in one.
+    """
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, host: str) -> None:
+        self._sock = sock
+        self.patience = sock.gettimeout() or 0.0
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        done = False
+        while not done:
+            try:
+                self._tls.do_handshake()
+                done = True
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                # The alert tells the peer why.
+                with contextlib.suppress(OSError):
+                    self._flush()
+                raise
+            self._flush()
+            if not done:
+                self._receive(0)
+
+    def _flush(self) -> None:
+        if self._outgoing.pending:
+            self._sock.sendall(self._outgoing.read())
+
+    def _receive(self, surely: int) -> bool:
+        """Take what comes, and wait for *surely* bytes of it where the peer will send as many; whether they came in time."""
+        view, flags = (_raw.view[:surely], socket.MSG_WAITALL) if surely > 0 and _KERNEL_TIMEOUTS else (_raw.view, 0)
+        count = self._sock.recv_into(view, len(view), flags)
+        if count:
+            self._incoming.write(view[:count])
+        else:
+            self._incoming.write_eof()
+        return count >= min(surely, len(view))
+
+    def sendall(self, data: Union[bytes, memoryview]) -> None:
+        """Encrypt and send; in pieces, so that a long body is not held twice."""
+        rest = memoryview(data)
+        while len(rest):
+            piece, rest = rest[:BUFFER], rest[BUFFER:]
+            while len(piece):
+                try:
+                    piece = piece[self._tls.write(piece) :]
+                except ssl.SSLWantReadError:
+                    self._flush()
+                    self._receive(0)
+            self._flush()
+
+    def recv_into(self, view: memoryview) -> int:
+        """Fill *view*, of which the peer will send every byte, as far as whole records come in time; 0 when the peer closed."""
+        count, size, in_time, patience_ends = 0, len(view), True, 0.0
+        while True:
+            try:
+                while count < size:
+                    # With a buffer, any writable one, it returns a count.
+                    got: int = self._tls.read(size - count, view[count:])  # type: ignore[arg-type, assignment]
+                    if not got:
+                        break
+                    count += got
+                return count
+            except ssl.SSLWantReadError:
+                self._flush()
+            except ssl.SSLEOFError:
+                # Closed without a goodbye; who knows how much should have come sees that it is short.
+                return count
+            # One more record may be there in part; waiting for more than all others would be waiting for ever.
+            surely = size - count - _RECORD
+            if count and (surely <= 0 or not in_time):
+                return count
+            now = time.monotonic()
+            patience_ends = patience_ends or now + self.patience
+            if now >= patience_ends:
+                raise socket.timeout("no whole record")
+            try:
+                in_time = self._receive(surely)
+            except OSError:
+                if not count:
+                    raise
+                # What came is kept; the next read tells what is wrong.
+                return count
+
+    def recv(self, most: int) -> bytes:
+        """What is there, and at least one byte; empty when the peer closed."""
+        while True:
+            try:
+                return self._tls.read(most)
+            except ssl.SSLWantReadError:
+                self._flush()
+            except ssl.SSLEOFError:
+                return b""
+            self._receive(0)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left that came and was not read."""
+        return not self._incoming.pending and not self._tls.pending()
+
+
 class Connection:
     """One connection to one host, maybe through a proxy."""
 
-    def __init__(self, sock: socket.socket, tls: bool, via_proxy: bool, proxy_header: str, options: HttpOptions) -> None:
+    def __init__(self, sock: socket.socket, tls: Optional[TlsStream], via_proxy: bool, proxy_header: str, options: HttpOptions) -> None:
         self.sock = sock
         self.tls = tls
+        self.stream: Union[socket.socket, TlsStream] = tls or sock
         self.absolute = via_proxy
         self.proxy_header = proxy_header
         self.options = options
@@ -146,7 +264,9 @@ class Connection:
         if seconds == self._timeout:
             return
         self._timeout = seconds
-        if self.tls or not _KERNEL_TIMEOUTS:
+        if self.tls:
+            self.tls.patience = seconds
+        if not _KERNEL_TIMEOUTS:
             self.sock.settimeout(seconds)
             return
         # A blocking socket with kernel timeouts saves a poll for each read and write.
@@ -165,11 +285,11 @@ class Connection:
             readable = select.select([self.sock], [], [], 0)[0]
         except (OSError, ValueError):
             return False
-        return not readable
+        return not readable and (self.tls is None or self.tls.idle)
 
     def send(self, data: bytes) -> None:
         try:
-            self.sock.sendall(data)
+            self.stream.sendall(data)
         except (OSError, ssl.SSLError) as error:
             raise Broken(f"sending failed: {_reason(error)}") from error
 
@@ -185,7 +305,7 @@ class Connection:
                 try:
                     if self.tls:
                         data = os.pread(piece.fd, min(want, BUFFER), offset)
-                        self.sock.sendall(data)
+                        self.tls.sendall(data)
                         sent = len(data)
                     else:
                         sent = os.sendfile(self.sock.fileno(), piece.fd, offset, want)
@@ -209,7 +329,7 @@ class Connection:
             if len(data) > HEADER_LIMIT:
                 raise RegistryError("The answer's header is longer than 64 KiB; this is not a registry.")
             try:
-                piece = self.sock.recv(1 << 16)
+                piece = self.stream.recv(1 << 16)
             except (BlockingIOError, socket.timeout) as error:
                 raise Broken(f"no answer for {self._timeout:.0f} s") from error
             except (OSError, ssl.SSLError) as error:
@@ -226,7 +346,9 @@ class Connection:
             self.left = self.left[count:]
             return count
         try:
-            if self.tls or not _KERNEL_TIMEOUTS:
+            if self.tls:
+                return self.tls.recv_into(view)
+            if not _KERNEL_TIMEOUTS:
                 return self._fill(view)
             return self.sock.recv_into(view, len(view), socket.MSG_WAITALL)
         except (BlockingIOError, socket.timeout) as error:
@@ -235,7 +357,7 @@ class Connection:
             raise Broken(f"receiving failed: {_reason(error)}") from error
 
     def _fill(self, view: memoryview) -> int:
-        """A TLS record brings 16 KiB at most: join them, as hashing and writing cost by the piece. A slow line gets back what came in time."""
+        """Join what comes in small pieces, as hashing and writing cost by the piece. A slow line gets back what came in time."""
         count, patience_ends = self.sock.recv_into(view), time.monotonic() + self._timeout
         while 0 < count < len(view) and time.monotonic() < patience_ends:
             try:
@@ -426,7 +548,7 @@ class HttpClient:
             connection.close()
 
     def _connect(self, scheme: str, host: str, port: int) -> Connection:
-        tls = scheme == "https"
+        tls: Optional[TlsStream] = None
         proxy = _environment_proxy(scheme, host, port) if self.options.proxies_from_environment else None
         header = ""
         target_host, target_port = host, port
@@ -444,13 +566,13 @@ class HttpClient:
             raise Broken(f"cannot connect to {'proxy ' if proxy else ''}{target_host}:{target_port}: {_reason(error)}") from error
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            if tls:
+            if scheme == "https":
                 if proxy:
                     self._tunnel(sock, host, port, header)
                 with self._lock:
                     if self._context is None:
                         self._context = tls_context(self.options)
-                sock = self._context.wrap_socket(sock, server_hostname=host)
+                tls = TlsStream(sock, self._context, host)
         except ssl.SSLCertVerificationError as error:
             sock.close()
             raise RegistryError(
@@ -467,7 +589,7 @@ class HttpClient:
         except BaseException:
             sock.close()
             raise
-        return Connection(sock, tls, bool(proxy) and not tls, header, self.options)
+        return Connection(sock, tls, bool(proxy) and tls is None, header, self.options)
 
     @staticmethod
     def _tunnel(sock: socket.socket, host: str, port: int, header: str) -> None:

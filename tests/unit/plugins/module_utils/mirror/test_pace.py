@@ -6,6 +6,7 @@ from __future__ import annotations
 from email.utils import formatdate
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror import transport
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.errors import Broken
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.limits import Adaptive, TokenBucket
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.transport import (
@@ -110,7 +111,7 @@ def test_credentials_stay_with_scheme_host_and_port(one: str, two: str, same: bo
 
 
 class Records:
-    """A TLS socket as it reads: one record of 16 KiB at most, then what is wrong."""
+    """A socket without timeouts of the kernel as it reads: 16 KiB at most, then what is wrong."""
 
     def __init__(self, count: int, end: OSError | None) -> None:
         self.left, self.end, self.reads = count, end, 0
@@ -128,16 +129,24 @@ class Records:
         return min(len(view), 1 << 14)
 
 
-def test_records_of_tls_are_joined_before_they_are_hashed_and_written() -> None:
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operating system that cannot be asked to wait for all bytes."""
+    monkeypatch.setattr(transport, "_KERNEL_TIMEOUTS", False)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_small_reads_are_joined_before_they_are_hashed_and_written() -> None:
     records = Records(32, None)
-    connection = Connection(records, True, False, "", HttpOptions())  # type: ignore[arg-type]
+    connection = Connection(records, None, False, "", HttpOptions())  # type: ignore[arg-type]
     assert [connection.receive_into(memoryview(bytearray(BUFFER))) for _ in range(3)] == [BUFFER, BUFFER, 0]
     assert BUFFER == 16 << 14
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_what_came_before_a_line_broke_is_kept() -> None:
     for end in (TimeoutError(), ConnectionResetError("reset")):
-        connection = Connection(Records(3, end), True, False, "", HttpOptions())  # type: ignore[arg-type]
+        connection = Connection(Records(3, end), None, False, "", HttpOptions())  # type: ignore[arg-type]
         assert connection.receive_into(memoryview(bytearray(BUFFER))) == 3 << 14
         with pytest.raises(Broken):
             connection.receive_into(memoryview(bytearray(BUFFER)))
