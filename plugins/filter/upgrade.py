@@ -16,7 +16,7 @@ from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.upgrade import Situation, plan_upgrade
 
 
-def upgrade_plan(installed: Mapping[str, Any], release: str, platform: str, accepted: Sequence[str] = ()) -> dict[str, Any]:
+def upgrade_plan(installed: Mapping[str, Any], release: str, platform: str, accepted: Sequence[str] = (), postgresql_version: str = "") -> dict[str, Any]:
     """See upgrade_plan.yml."""
     situation = Situation(
         target=release,
@@ -25,6 +25,9 @@ def upgrade_plan(installed: Mapping[str, Any], release: str, platform: str, acce
         platform=platform,
         kubernetes=str(installed.get("kubernetes", "")),
         mongodb=str(installed.get("mongodb", "")),
+        postgresql=str(installed.get("postgresql", "")),
+        postgresql_unfinished=str(installed.get("postgresql_unfinished", "")),
+        postgresql_version=str(postgresql_version or ""),
         vault=bool(installed.get("vault", False)),
         machine_service=bool(installed.get("machine_service", False)),
         accepted=tuple(accepted),
@@ -38,6 +41,7 @@ def upgrade_plan(installed: Mapping[str, Any], release: str, platform: str, acce
         "path": list(plan.path),
         "steps": [dataclasses.asdict(step) for step in plan.steps],
         "mongodb": [dataclasses.asdict(step) for step in plan.mongodb],
+        "postgresql": [dataclasses.asdict(step) for step in plan.postgresql],
         "problems": list(plan.problems),
         "warnings": list(plan.warnings),
         "needed": plan.needed,

@@ -81,6 +81,12 @@ options:
       - Empty compares nothing.
     type: str
     default: ""
+  postgresql_step:
+    description: >-
+      Major version that this run brings the PostgreSQL of the chart to before the chart is installed. Without it, a chart is refused whose PostgreSQL is of
+      another major version than the one that runs.
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -268,7 +274,9 @@ def prove(module: AnsibleModule, helm: Helm) -> dict[str, Any]:
             proof.check_images(inside, lambda path, reference: client.head_manifest(path, reference) is not None)
         finally:
             client.close()
-    proof.check_cluster(KubernetesClient(params["kubeconfig"], params["context"]))
+    api = KubernetesClient(params["kubeconfig"], params["context"])
+    proof.check_cluster(api)
+    proof.check_postgresql(api, params["postgresql_step"])
     findings = proof.findings
     digest, other = compare_chart(chart, params["compared_digest"])
     findings.items = other + findings.items
@@ -307,6 +315,7 @@ def main() -> None:
             "extra_images": {"type": "list", "elements": "str", "default": []},
             "check_images": {"type": "bool", "default": True},
             "compared_digest": {"type": "str", "default": ""},
+            "postgresql_step": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )

@@ -60,6 +60,14 @@ mongodb:
   description: Tag of the image of the MongoDB of the chart, empty when it lies outside the cluster.
   returned: success
   type: str
+postgresql:
+  description: Tag of the image of the PostgreSQL of the chart, empty when it lies outside the cluster.
+  returned: success
+  type: str
+postgresql_unfinished:
+  description: Restore point that its data are on their way from into another version, empty when they are whole.
+  returned: success
+  type: str
 vault:
   description: Whether Vault is in use.
   returned: success
@@ -78,10 +86,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.helm.kube import get_or_none
+from ..module_utils.helm.kube import KubeApi, get_or_none
 from ..module_utils.helm.objects import parse_documents
 from ..module_utils.helm.releases import StoredRelease
-from ..module_utils.operations.stores import MONGODB, find_store, tag_of, value_at
+from ..module_utils.operations.stores import MONGODB, POSTGRES, UNFINISHED, find_store, tag_of, value_at
 from ..module_utils.operations_module import RELEASE_SPEC, client, find_release, told
 
 
@@ -99,12 +107,26 @@ def machines(values: dict[str, Any], chart_values: dict[str, Any]) -> bool:
     return False
 
 
-def facts(present: StoredRelease, image: str) -> dict[str, Any]:
+def live_store(api: KubeApi, namespace: str, present: StoredRelease, product: str) -> tuple[str, str]:
+    """Tag of a database that runs, and what its data are on their way from. The manifest says what Helm wanted; steps are made beside it."""
+    store = find_store(parse_documents(present.manifest), product)
+    if store is None:
+        return "", ""
+    live = get_or_none(api, f"/apis/apps/v1/namespaces/{namespace}/statefulsets/{store.name}")
+    containers = live["spec"]["template"]["spec"]["containers"] if live else []
+    image = next((str(item["image"]) for item in containers if item["name"] == store.container), store.image)
+    return tag_of(image), str(((live or {}).get("metadata", {}).get("annotations") or {}).get(UNFINISHED) or "")
+
+
+def facts(api: KubeApi, namespace: str, present: StoredRelease) -> dict[str, Any]:
+    postgresql, unfinished = live_store(api, namespace, present, POSTGRES)
     return {
         "version": present.chart_version,
         "status": present.status,
         "revision": present.revision,
-        "mongodb": tag_of(image),
+        "mongodb": live_store(api, namespace, present, MONGODB)[0],
+        "postgresql": postgresql,
+        "postgresql_unfinished": unfinished,
         "vault": vault_in_use(present.values, present.chart_values),
         "machine_service": machines(present.values, present.chart_values),
     }
@@ -114,17 +136,13 @@ def main() -> None:
     module = AnsibleModule(argument_spec={**RELEASE_SPEC}, supports_check_mode=True)
     with told(module):
         api = client(module)
-        found: dict[str, Any] = {"version": "", "status": "", "revision": 0, "mongodb": "", "vault": False, "machine_service": False}
+        found: dict[str, Any] = {
+            "version": "", "status": "", "revision": 0, "mongodb": "", "postgresql": "", "postgresql_unfinished": "", "vault": False,
+            "machine_service": False,
+        }  # fmt: skip
         present = find_release(api, module.params)
         if present is not None:
-            image = ""
-            store = find_store(parse_documents(present.manifest), MONGODB)
-            if store is not None:
-                # The manifest says what Helm wanted; steps of MongoDB are made beside it.
-                live = get_or_none(api, f"/apis/apps/v1/namespaces/{module.params['namespace']}/statefulsets/{store.name}")
-                containers = live["spec"]["template"]["spec"]["containers"] if live else []
-                image = next((str(item["image"]) for item in containers if item["name"] == store.container), store.image)
-            found = facts(present, image)
+            found = facts(api, module.params["namespace"], present)
         kubernetes = str(api.request("GET", "/version").get("gitVersion", ""))
         module.exit_json(changed=False, kubernetes=kubernetes, **found)
 

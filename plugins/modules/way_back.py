@@ -81,7 +81,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 way:
-  description: C(none), C(helm), C(helm_keep_mongodb), C(restore), or C(unknown) while a database cannot be asked.
+  description: C(none), C(helm), C(helm_keep_databases), C(restore), or C(unknown) while a database cannot be asked.
   returned: always
   type: str
 lines:

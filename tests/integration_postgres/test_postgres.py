@@ -192,3 +192,17 @@ def test_a_wrong_password_is_told_without_it(site: Postgres) -> None:
     with pytest.raises(OperationError) as caught:
         wrong.databases()
     assert "password authentication failed" in str(caught.value) and "another-canary" not in str(caught.value)
+
+
+def test_rows_are_counted_in_every_table_and_statistics_are_made(site: Postgres) -> None:
+    site.query('CREATE SCHEMA "od.d"; CREATE TABLE "od.d"."a|b" (x int); INSERT INTO "od.d"."a|b" SELECT generate_series(1, 7)', "odd-name")
+    site.query("CREATE TABLE parts (x int) PARTITION BY RANGE (x); CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10)", "odd-name")
+    site.query("INSERT INTO parts VALUES (1), (2)", "odd-name")
+    found = site.rows()
+    assert found["conductor_production.public.standin_records"] == 2, "first start, and one"
+    assert (found["odd-name.od.d.a|b"], found["odd-name.public.parts_1"]) == (7, 2)
+    assert not [name for name in found if "pg_catalog" in name or "information_schema" in name]
+    known = "SELECT reltuples FROM pg_class WHERE relname = 'a|b'"
+    assert site.query(known, "odd-name") == ["-1"]
+    site.analyze()
+    assert site.query(known, "odd-name") == ["7"]

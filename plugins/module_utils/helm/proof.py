@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
+from ..operations.stores import POSTGRES, UNFINISHED, find_store, major_of
 from .kube import KubeApi, KubeError, core, get_or_none
 from .objects import Cluster, object_id
 
@@ -284,6 +285,27 @@ class Proof:
                 self._add("priority class", name, "does not exist", places, "Make it before the install.")
         self._check_classes(api)
         self._check_namespaces(api, cluster)
+
+    def check_postgresql(self, api: KubeApi, step: str = "") -> None:
+        """The data of PostgreSQL open with one major version only. *step* is the one that the run brings them to before."""
+        wanted = find_store(self.documents, POSTGRES)
+        live = get_or_none(api, f"/apis/apps/v1/namespaces/{self.namespace}/statefulsets/{wanted.name}") if wanted else None
+        running = find_store([live], POSTGRES) if live else None
+        if wanted is None or live is None or running is None:
+            return
+        place = [f"StatefulSet/{wanted.name}"]
+        unfinished = (live["metadata"].get("annotations") or {}).get(UNFINISHED)
+        image, have, want = wanted.image, major_of(running.image), major_of(wanted.image)
+        if unfinished and not step:
+            problem = f"its data are on their way into version {want}, from restore point {unfinished}, and half of them may be missing"
+            self._add("PostgreSQL", image, problem, place, "Run the verb upgrade again as it was begun, or the verb rollback.")
+        elif have != want and str(want) != step:
+            fix = (
+                f'To go to {want}, leave circleci_postgresql_version at "{want}" and run the verb upgrade; to stay, set it to "{have}".'
+                if want > have
+                else f'Set circleci_postgresql_version to "{have}".'
+            )
+            self._add("PostgreSQL", image, f"version {have} runs, and its data do not open with version {want}", place, fix)
 
     def _check_secrets(self, api: KubeApi, rendered: Mapping[tuple[str, str], Mapping[str, Any]]) -> None:
         live: dict[str, Optional[dict[str, Any]]] = {}

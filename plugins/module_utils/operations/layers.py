@@ -18,6 +18,7 @@ from ..helm.kube import MERGE_PATCH, KubeApi, KubeError, core
 from ..helm.objects import WORKLOADS
 from ..helm.waiter import Outcome, Patience, Target, Waiter, targets_of
 from .kubectl import OperationError
+from .stores import POSTGRES, UNFINISHED
 
 APPLICATION = "application"
 SCALED = ("Deployment", "StatefulSet")
@@ -109,11 +110,22 @@ class Layers:
             self.sleep(min(2.0, self.patience.poll))
 
     def start(self) -> tuple[list[Scale], Outcome]:
-        """The databases ready, then the replicas of the release, then all of it ready."""
+        """The databases ready, then the replicas of the release, then all of it ready. Never on half of the data."""
+        self._whole()
         below = [target for target in self.targets() if target.layer in ("data", "execution")]
         self._ready(below, "The application layer is not started, since what it needs is not ready")
         changed = self._apply(self.scales(stopped=False))
         return changed, self._ready(self.targets(), "The application layer did not become ready")
+
+    def _whole(self) -> None:
+        for item in self._list(f"/apis/apps/v1/namespaces/{self.namespace}/statefulsets", f"app.kubernetes.io/name={POSTGRES}"):
+            point = (item["metadata"].get("annotations") or {}).get(UNFINISHED)
+            if point:
+                raise OperationError(
+                    "unfinished",
+                    f"The application layer is not started: PostgreSQL is on its way into another version, from restore point {point}. Run the verb "
+                    f"upgrade again as it was begun, or the verb rollback with circleci_restore_point: {point}.",
+                )
 
     def _apply(self, scales: Sequence[Scale]) -> list[Scale]:
         changed = [scale for scale in scales if scale.differs]

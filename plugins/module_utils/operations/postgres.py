@@ -17,6 +17,10 @@ from .kubectl import OperationError, Place, Pods
 
 _LOGIN = "read -r PGPASSWORD; export PGPASSWORD PGCONNECT_TIMEOUT=10; export PGHOST=127.0.0.1 PGUSER=postgres; "
 _NAMES = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres' ORDER BY 1"
+_COUNTS = """SELECT format('SELECT %L, count(*) FROM %I.%I', n.nspname || '.' || c.relname, n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 1 \\gexec
+"""
 _ROLES = re.compile(r"^(CREATE|ALTER) ROLE postgres\b")
 _EXISTS = re.compile(r"ERROR:\s+(42710: )?role \"[^\"]*\" already exists")
 
@@ -64,6 +68,22 @@ class Postgres:
 
     def schemas(self) -> dict[str, str]:
         return {name: self.schema(name) for name in self.databases()}
+
+    def rows(self) -> dict[str, int]:
+        """Rows of each table, by database, schema and name."""
+        found: dict[str, int] = {}
+        for name in self.databases():
+            with _buffer(_COUNTS.encode()) as stream:
+                text = self._run('exec psql -XqAt -v ON_ERROR_STOP=1 -d "$1" -f -', name, source=stream)
+            for line in filter(None, text.splitlines()):
+                table, _bar, count = line.rpartition("|")
+                found[f"{name}.{table}"] = int(count)
+        return found
+
+    def analyze(self) -> None:
+        """Statistics for the planner. No dump holds them."""
+        for name in self.databases():
+            self.query("ANALYZE", name)
 
     # -- back ---------------------------------------------------------------------------------------------------------
 

@@ -25,10 +25,13 @@ from ..helm.kube import MERGE_PATCH, KubeApi, core, get_or_none
 from ..helm.releases import StoredRelease
 from ..records import RecordError, read_record, write_record
 from .kubectl import OperationError
+from .postgres import Postgres
 from .stores import MONGODB, POSTGRES, Databases, StatefulStore, find_store, value_at
 
 RECORD = "restore-point.json"
 USED = "restored.json"
+ROWS = "postgresql-rows.json"
+MOVED = "postgresql-moved.json"
 TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -172,10 +175,35 @@ class RestorePoints:
     def mark_used(self, point: RestorePoint, revision: int) -> None:
         write_record(point.folder / USED, {"revision": revision, "time": self.clock().strftime(TIME)})
 
+    # -- PostgreSQL of another major version --------------------------------------------------------------------------
+
+    def count_rows(self, point: RestorePoint, server: Postgres) -> None:
+        """Remember how many rows there are while nothing has been written since *point*."""
+        write_record(point.folder / ROWS, {"rows": server.rows()})
+
+    def rows(self, point: RestorePoint) -> dict[str, int]:
+        return dict(read_record(point.folder / ROWS).get("rows", {}))
+
+    def mark_postgres(self, point: RestorePoint, image: str, schemas: Mapping[str, str]) -> None:
+        """Its data have moved into *image*. What pg_dump of that version says of the same tables is what later looks compare with."""
+        write_record(point.folder / MOVED, {"image": image, "schemas": dict(schemas)})
+
+    def moved_to(self, point: RestorePoint) -> str:
+        """Image of PostgreSQL that the data of *point* have moved into, empty when they have not."""
+        return str(read_record(point.folder / MOVED).get("image", ""))
+
     # -- taking -------------------------------------------------------------------------------------------------------
 
     def take(self, release: StoredRelease, databases: Databases, namespace: str, target: str) -> RestorePoint:
         """The application layer must be at zero, or databases do not agree with each other."""
+        store = databases.store(POSTGRES)
+        whole = databases.unfinished(store) if store is not None else ""
+        if whole:
+            raise OperationError(
+                "unfinished",
+                f"PostgreSQL is on its way into another version, from restore point {whole}; one taken now would hold half of it. Run the verb upgrade "
+                f"again as it was begun, or the verb rollback with circleci_restore_point: {whole}.",
+            )
         moment = self.clock()
         identifier = f"{moment.strftime('%Y%m%dT%H%M%SZ')}-{release.chart_version}"
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -270,8 +298,9 @@ class RestorePoints:
         server = databases.postgres()
         if server is not None:
             now_there = server.schemas()
-            changed = sorted(name for name, schema in now_there.items() if point.schemas.get(name) != schema)
-            gone = sorted(set(point.schemas) - set(now_there))
+            then = read_record(point.folder / MOVED).get("schemas") or point.schemas
+            changed = sorted(name for name, schema in now_there.items() if then.get(name) != schema)
+            gone = sorted(set(then) - set(now_there))
             if changed or gone:
                 found.append(f"the tables of {', '.join([*changed, *gone])}")
         return found
@@ -312,10 +341,21 @@ class RestorePoints:
         store = databases.store(POSTGRES)
         if store is None or not point.postgres:
             return
-        self._bring(databases, store, str(point.postgres["image"]), keeps=True)
+        # Data that have moved, or are on their way, do not open with the older version.
+        self._bring(databases, store, str(point.postgres["image"]), keeps=not (self.moved_to(point) or databases.unfinished(store)))
         server = databases.postgres()
         if server is None:
             raise OperationError("postgresql", "the release of the restore point has no PostgreSQL.")
+        self.fill_postgres(point, server)
+        wrong = sorted(name for name, schema in server.schemas().items() if point.schemas.get(name) != schema)
+        if wrong:
+            raise OperationError("postgresql", f"after the restore the tables of {', '.join(wrong)} are not those of the restore point.")
+        (point.folder / MOVED).unlink(missing_ok=True)
+        databases.mark_unfinished(store, "")
+
+    @staticmethod
+    def fill_postgres(point: RestorePoint, server: Postgres) -> None:
+        """Roles and databases of the dumps, in place of those that are there."""
         for name in sorted({*server.databases(), *point.schemas}):
             server.drop(name)
         with (point.folder / "postgresql/roles.sql").open("rb") as stream:
@@ -323,9 +363,6 @@ class RestorePoints:
         for name in sorted(point.schemas):
             with (point.folder / f"postgresql/{name}.dump").open("rb") as stream:
                 server.restore(stream)
-        wrong = sorted(name for name, schema in server.schemas().items() if point.schemas.get(name) != schema)
-        if wrong:
-            raise OperationError("postgresql", f"after the restore the tables of {', '.join(wrong)} are not those of the restore point.")
 
     def _restore_mongo(self, point: RestorePoint, databases: Databases) -> None:
         store = databases.store(MONGODB)

@@ -21,6 +21,8 @@ from .mongodb import Mongo
 from .postgres import Postgres
 
 POSTGRES, MONGODB = "postgresql", "mongodb"
+UNFINISHED = "onprem.circleci-server/unfinished-upgrade"
+"""Annotation of the StatefulSet of a database whose data are on their way into another version; the restore point that they come from."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,15 @@ class Databases:
 
     def _path(self, store: StatefulStore) -> str:
         return f"/apis/apps/v1/namespaces/{self.namespace}/statefulsets/{store.name}"
+
+    def unfinished(self, store: StatefulStore) -> str:
+        """The restore point that its data are on their way from, empty when they are whole."""
+        found = get_or_none(self.api, self._path(store))
+        return str(((found or {}).get("metadata") or {}).get("annotations", {}).get(UNFINISHED) or "")
+
+    def mark_unfinished(self, store: StatefulStore, point: str) -> None:
+        """Say that its data are on their way from *point*, or with an empty one that they are whole."""
+        self.api.request("PATCH", self._path(store), None, {"metadata": {"annotations": {UNFINISHED: point or None}}}, MERGE_PATCH)
 
     def live_image(self, store: StatefulStore) -> str:
         """Image that the StatefulSet has now; empty when it is gone."""
@@ -257,6 +268,11 @@ class Databases:
             if self.clock() - began >= self.patience or (hopeless is not None and hopeless()):
                 raise OperationError("waited", f"waited {self.clock() - began:.0f} s for {what}" + (f": {why()}" if why else "") + ".")
             self.sleep(1.0)
+
+
+def major_of(image: str) -> int:
+    """The major version that the tag of an image names, 0 when it names none."""
+    return (number_of(tag_of(image)) or (0,))[0]
 
 
 def number_of(version: str) -> tuple[int, ...]:

@@ -5,12 +5,12 @@
 
 Which of them is open is not remembered but looked up: the tables that PostgreSQL has now are compared with those of the restore
 point. MongoDB is brought up to date before the release, while the older release runs, so the older release goes on with the newer
-MongoDB, and nothing is lost for its sake.
+MongoDB, and nothing is lost for its sake. So it is with a PostgreSQL of another major version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable, Optional
 
@@ -24,20 +24,23 @@ from .layers import Layers
 from .restore_points import RestorePoint, RestorePoints, stored_revision
 from .stores import MONGODB, POSTGRES, Databases, StatefulStore
 
-NONE, HELM, HELM_KEEP_MONGODB, RESTORE, UNKNOWN = "none", "helm", "helm_keep_mongodb", "restore", "unknown"
+NONE, HELM, HELM_KEEP, RESTORE, UNKNOWN = "none", "helm", "helm_keep_databases", "restore", "unknown"
+TITLES = {MONGODB: "MongoDB", POSTGRES: "PostgreSQL"}
 
 
 @dataclass
 class Way:
-    """What there is to do. C(kind): none, helm, helm_keep_mongodb, restore, or unknown while a database cannot be asked."""
+    """What there is to do. C(kind): none, helm, helm_keep_databases, restore, or unknown while a database cannot be asked."""
 
     kind: str
     point: RestorePoint
     evidence: list[str] = field(default_factory=list)
+    newer: tuple[str, ...] = ()
+    """Databases that stay at the newer version which they were brought to."""
 
     @property
     def lossless(self) -> bool:
-        return self.kind in (NONE, HELM, HELM_KEEP_MONGODB)
+        return self.kind in (NONE, HELM, HELM_KEEP)
 
     def lines(self) -> list[str]:
         """For the person who has to choose."""
@@ -47,11 +50,13 @@ class Way:
         head = f"Back to CircleCI Server {point.release}, revision {point.revision}, restore point {point.id} of {point.taken}."
         if self.kind == HELM:
             return [head, "No database has been migrated: Helm goes back, and nothing is lost."]
-        if self.kind == HELM_KEEP_MONGODB:
+        if self.kind == HELM_KEEP:
+            names = " and ".join(TITLES[product] for product in self.newer)
+            keep = " and ".join("circleci_postgresql_version" if product == POSTGRES else f"{product}.image in circleci_values" for product in self.newer)
             return [
                 head,
-                "No table of PostgreSQL has been migrated: Helm goes back, and nothing is lost. MongoDB stays at the newer version, which the older "
-                "release runs with: keep mongodb.image in circleci_values until the next upgrade.",
+                f"No table of PostgreSQL has been migrated: Helm goes back, and nothing is lost. {names} stay{'s' if len(self.newer) == 1 else ''} at the "
+                f"newer version, which the older release runs with: keep {keep} until the next upgrade.",
             ]
         lost = [
             f"Lost is {point.window}: builds, pipelines, contexts, users, settings. Artifacts and logs stay in the object store, without the records "
@@ -102,6 +107,8 @@ class WayBack:
         old = stored_revision(point)
         databases = self._databases(old)
         store = databases.store(POSTGRES)
+        if store is not None and databases.unfinished(store):
+            return Way(RESTORE, point, ["the data of PostgreSQL, which are on their way into another version"])
         if store is not None and not databases.healthy(store):
             return Way(UNKNOWN, point)
         try:
@@ -110,18 +117,15 @@ class WayBack:
             return Way(UNKNOWN, point, [str(error)])
         if evidence:
             return Way(RESTORE, point, evidence)
+        newer = [POSTGRES] if store is not None and self.points.moved_to(point) else []
         mongo = databases.store(MONGODB)
         if mongo is not None and point.mongodb and databases.live_image(mongo) != point.mongodb["image"]:
-            return self._mongo_way(point, databases)
-        return Way(HELM, point)
-
-    def _mongo_way(self, point: RestorePoint, databases: Databases) -> Way:
-        """An image that was changed before anything was written can be changed back; later it stays."""
-        server, store = databases.mongo(), databases.store(MONGODB)
-        if server is None or store is None or not databases.healthy(store):
-            return Way(UNKNOWN, point)
-        moved = server.feature_version() != point.mongodb["feature_version"]
-        return Way(HELM_KEEP_MONGODB if moved else HELM, point)
+            server = databases.mongo()
+            if server is None or not databases.healthy(mongo):
+                return Way(UNKNOWN, point)
+            # An image that was changed before anything was written can be changed back; later it stays.
+            newer += [MONGODB] if server.feature_version() != point.mongodb["feature_version"] else []
+        return Way(HELM_KEEP if newer else HELM, point, newer=tuple(newer))
 
     def _done(self, point: RestorePoint, current: StoredRelease) -> bool:
         back = current.chart_version == point.release and current.status == "deployed"
@@ -161,8 +165,8 @@ class WayBack:
             self.points.restore(point, databases, lambda what: self.progress({"phase": "restore", "done": 0, "total": 0, "waiting_for": [what]}))
         self.points.bring_revision(point)
         self.progress({"phase": "rollback", "done": 0, "total": 0, "waiting_for": ["helm"]})
-        if way.kind == HELM_KEEP_MONGODB:
-            self._older_release_with_newer_mongodb(old, databases)
+        if way.kind == HELM_KEEP:
+            self._older_release_with_newer_databases(old, databases, way.newer)
         else:
             mongo = databases.store(MONGODB)
             self.helm.rollback(point.name, point.revision)
@@ -175,20 +179,22 @@ class WayBack:
         self.points.mark_used(point, current.revision)
         return current
 
-    def _older_release_with_newer_mongodb(self, old: StoredRelease, databases: Databases) -> None:
-        mongo = databases.store(MONGODB)
-        if mongo is None:
-            raise OperationError("mongodb", "the release has no MongoDB.")
-        repository, _colon, tag = databases.live_image(mongo).rpartition(":")
+    def _older_release_with_newer_databases(self, old: StoredRelease, databases: Databases, newer: Sequence[str]) -> None:
+        values: Mapping[str, Any] = old.values
+        for product in newer:
+            store = databases.store(product)
+            if store is None:
+                raise OperationError(product, f"the release has no {TITLES[product]}.")
+            repository, _colon, tag = databases.live_image(store).rpartition(":")
+            values = merged(values, {product: {"image": image_values(old.values, product, repository, tag)}})
         chart = self.helm.obtain(self.source)
-        values = merged(old.values, {"mongodb": {"image": image_values(old.values, repository, tag)}})
         description = f"onprem.circleci_server rollback (chart sha256:{chart.digest})"
         self.helm.upgrade(chart, old.name, self.helm.values_file(values), description)
 
 
-def image_values(values: Mapping[str, Any], repository: str, tag: str) -> dict[str, str]:
+def image_values(values: Mapping[str, Any], product: str, repository: str, tag: str) -> dict[str, str]:
     """The image in the form that the values have it: with a registry of its own, or in one."""
-    image = ((values.get("mongodb") or {}).get("image")) or {}
+    image = ((values.get(product) or {}).get("image")) or {}
     registry = str(image.get("registry") or "")
     if registry and repository.startswith(registry + "/"):
         return {"registry": registry, "repository": repository[len(registry) + 1 :], "tag": tag}

@@ -3,6 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The way from one release to another: what it takes, in order, and what forbids it. Computes only; nothing is asked or changed."""
 
-from .planner import MongoStep, PlannedStep, Situation, UpgradePlan, plan_upgrade
+from .planner import DatabaseStep, PlannedStep, Situation, UpgradePlan, plan_upgrade
 
-__all__ = ["MongoStep", "PlannedStep", "Situation", "UpgradePlan", "plan_upgrade"]
+__all__ = ["DatabaseStep", "PlannedStep", "Situation", "UpgradePlan", "plan_upgrade"]

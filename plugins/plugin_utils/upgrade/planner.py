@@ -14,6 +14,7 @@ from ..catalog.model import UpgradeStep
 from ..catalog.versions import minor_of, parse_minor, parse_release
 
 HELM_STEP = "helm-upgrade"
+POSTGRES_STEP, POSTGRES_TO = "postgres-14", 14
 CLIENTS_FIRST = "nomad-clients-first"
 # From this minor on the vendor wants Vault gone; until then it advises so.
 TINK_ONLY_FROM = (4, 9)
@@ -30,6 +31,12 @@ class Situation:
     kubernetes: str = ""
     mongodb: str = ""
     """Tag of the image of the MongoDB of the chart; empty when it lies outside the cluster."""
+    postgresql: str = ""
+    """Tag of the image of the PostgreSQL of the chart; empty when it lies outside the cluster."""
+    postgresql_unfinished: str = ""
+    """Restore point that its data are on their way from into another version."""
+    postgresql_version: str = ""
+    """Major version that the site wants; empty leaves the one that the release brings."""
     vault: bool = False
     machine_service: bool = False
     accepted: tuple[str, ...] = ()
@@ -54,8 +61,8 @@ class PlannedStep:
 
 
 @dataclass(frozen=True)
-class MongoStep:
-    """One version on the way of MongoDB, and the image that brings it."""
+class DatabaseStep:
+    """One version on the way of a database, and the image that brings it."""
 
     version: str
     repository: str
@@ -70,7 +77,7 @@ class UpgradePlan:
     target: str
     path: tuple[str, ...]
     steps: tuple[PlannedStep, ...]
-    mongodb: tuple[MongoStep, ...]
+    mongodb: tuple[DatabaseStep, ...]
     clients_first: bool
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -80,10 +87,12 @@ class UpgradePlan:
     """The yes that is missing for what cannot be undone; empty when it was given or nothing needs it."""
     new_secrets: tuple[str, ...] = ()
     """Secrets of the next release that the one before it does not have."""
+    postgresql: tuple[DatabaseStep, ...] = ()
+    """The major version that the data of PostgreSQL are brought into; none or one."""
 
     @property
     def needed(self) -> bool:
-        return bool(self.installed) and self.installed != self.target
+        return bool(self.installed) and (self.installed != self.target or bool(self.postgresql))
 
     @property
     def irreversible(self) -> tuple[PlannedStep, ...]:
@@ -93,7 +102,7 @@ class UpgradePlan:
         """The plan for people."""
         if not self.needed:
             return [f"CircleCI Server {self.target} is installed already: there is nothing to upgrade."] if self.installed else []
-        found = [f"Upgrade of CircleCI Server: {' → '.join(self.path)}"]
+        found = [f"Upgrade of CircleCI Server: {' → '.join(self.path)}" if len(self.path) > 1 else f"PostgreSQL of CircleCI Server {self.installed}"]
         for phase, title in (("before", "Before"), ("during", "The switch"), ("after", "Afterwards, by you")):
             rows = [step for step in self.steps if step.phase == phase and step.applies != "no"]
             if rows:
@@ -103,6 +112,8 @@ class UpgradePlan:
             found.append(f"New Secrets: {', '.join(self.new_secrets)}. Run the verb secrets with circleci_release \"{self.path[1]}\" first; it makes them.")
         if self.mongodb:
             found.append(f"MongoDB goes by {', '.join(step.version for step in self.mongodb)}.")
+        if self.postgresql:
+            found.append(f"PostgreSQL goes to {self.postgresql[0].version}.")
         named = [step.id for step in self.irreversible]
         if named:
             found.append(f"No way back but a restore from the restore point: {', '.join(named)}.")
@@ -118,7 +129,7 @@ def _row(step: PlannedStep) -> str:
     return f"{step.id}: {step.title}. {step.action}" + (f" ({'; '.join(marks)})" if marks else "")
 
 
-def mongo_number(text: str) -> tuple[int, int]:
+def version_number(text: str) -> tuple[int, int]:
     """``4.4.15-debian-10-r8`` and ``4.4`` are ``(4, 4)``."""
     match = re.match(r"v?(\d+)\.(\d+)", text)
     return (int(match[1]), int(match[2])) if match else (0, 0)
@@ -129,11 +140,14 @@ def plan_upgrade(situation: Situation, catalog: Catalog | None = None) -> Upgrad
     catalog = catalog or Catalog.load()
     problems: list[str] = []
     path = _path(situation, catalog, problems)
-    if problems or len(path) < 2:
+    if problems or not path:
         return UpgradePlan(situation.installed, situation.target, path, (), (), True, tuple(problems), (), "")
+    postgresql = _postgresql_steps(situation, catalog, path, problems)
+    if len(path) == 1:
+        return _postgresql_alone(situation, catalog, postgresql, problems)
     hop = (path[0], path[1])
     mongodb = _mongo_steps(situation, catalog, hop[1], problems)
-    steps = tuple(_judged(step, situation, bool(mongodb)) for step in catalog.upgrade_steps(hop[1]))
+    steps = tuple(_judged(step, situation, bool(mongodb), bool(postgresql)) for step in catalog.upgrade_steps(hop[1]))
     plan = UpgradePlan(
         installed=situation.installed,
         target=situation.target,
@@ -145,6 +159,7 @@ def plan_upgrade(situation: Situation, catalog: Catalog | None = None) -> Upgrad
         warnings=tuple(_warnings(situation, catalog, hop)),
         gate=_kubernetes_gate(situation, catalog, hop),
         new_secrets=_new_secrets(catalog, hop),
+        postgresql=postgresql,
     )
     if len(path) > 2:
         problems.append(
@@ -153,6 +168,16 @@ def plan_upgrade(situation: Situation, catalog: Catalog | None = None) -> Upgrad
         )
     _vault(situation, hop[1], problems)
     return replace(plan, problems=tuple(problems), consent=_consent(plan.irreversible, situation.accepted))
+
+
+def _postgresql_alone(situation: Situation, catalog: Catalog, postgresql: tuple[DatabaseStep, ...], problems: list[str]) -> UpgradePlan:
+    """The release stays. Without a step there is nothing to do."""
+    found = [_judged(step, situation, False, True) for step in catalog.upgrade_steps(situation.target) if postgresql and step.id.startswith(POSTGRES_STEP)]
+    steps = tuple(replace(step, phase="before") for step in found)
+    plan = UpgradePlan(
+        situation.installed, situation.target, (situation.target,), steps, (), True, tuple(problems), (), "", postgresql=postgresql
+    )
+    return replace(plan, consent=_consent(plan.irreversible, situation.accepted))
 
 
 def _path(situation: Situation, catalog: Catalog, problems: list[str]) -> tuple[str, ...]:
@@ -238,25 +263,54 @@ def _new_secrets(catalog: Catalog, hop: tuple[str, str]) -> tuple[str, ...]:
     return tuple(secret.name for secret in catalog.secrets(hop[1]) if secret.name not in before and secret.made_by != "chart" and not secret.condition)
 
 
-def _mongo_steps(situation: Situation, catalog: Catalog, target: str, problems: list[str]) -> tuple[MongoStep, ...]:
+def _postgresql_steps(situation: Situation, catalog: Catalog, path: Sequence[str], problems: list[str]) -> tuple[DatabaseStep, ...]:
+    """The version of PostgreSQL that the site wants, where it is not the one that runs."""
+    wanted, target = situation.postgresql_version, path[min(1, len(path) - 1)]
+    if not situation.postgresql or not wanted:
+        return ()
+    have = version_number(f"{situation.postgresql}.0")[0]
+    if have == int(wanted) and not situation.postgresql_unfinished:
+        return ()
+    variable = f"circleci_postgresql_version: {wanted} is wanted and {have} runs"
+    images = [image for image in catalog.images(target, group="database_upgrade") if image.name.endswith("server-postgres")]
+    chosen = next((image for image in images if (image.tag or "").startswith(f"{wanted}.")), None)
+    if have > int(wanted):
+        problems.append(f"{variable}, whose data do not open with {wanted}. Set it to \"{have}\".")
+    elif chosen is None:
+        problems.append(f"{variable}; the catalog knows no image of it for {target}. Leave it empty.")
+    elif catalog.release(situation.installed, allow_bad=True).postgresql_alternative.value is None:
+        problems.append(
+            f"{variable}, and {situation.installed} works with {have} only. Leave it empty for this step; when {target} runs, set it and run the verb "
+            "upgrade once more."
+        )
+    else:
+        return (DatabaseStep(wanted, chosen.repository, chosen.tag or ""),)
+    return ()
+
+
+def _mongo_steps(situation: Situation, catalog: Catalog, target: str, problems: list[str]) -> tuple[DatabaseStep, ...]:
     """The versions of MongoDB between the one that runs and the one that the release wants to find."""
     wanted = catalog.release(target).mongodb_required_before.value
     if not situation.mongodb or wanted is None:
         return ()
-    have, need = mongo_number(situation.mongodb), mongo_number(wanted)
+    have, need = version_number(situation.mongodb), version_number(wanted)
     images = [image for image in catalog.images(target, group="database_upgrade") if image.name.endswith("mongodb") and image.tag]
-    steps = sorted((mongo_number(image.tag or ""), image.repository, image.tag or "") for image in images)
-    chosen = tuple(MongoStep(f"{number[0]}.{number[1]}", repository, tag) for number, repository, tag in steps if have < number <= need)
-    if have < need and (not chosen or mongo_number(chosen[-1].version) != need):
+    steps = sorted((version_number(image.tag or ""), image.repository, image.tag or "") for image in images)
+    chosen = tuple(DatabaseStep(f"{number[0]}.{number[1]}", repository, tag) for number, repository, tag in steps if have < number <= need)
+    if have < need and (not chosen or version_number(chosen[-1].version) != need):
         problems.append(f"circleci_release: {target} wants MongoDB {wanted}, {situation.mongodb} runs, and the catalog knows no images for the way.")
     return chosen
 
 
-def _judged(step: UpgradeStep, situation: Situation, mongodb: bool) -> PlannedStep:
+def _judged(step: UpgradeStep, situation: Situation, mongodb: bool, postgresql: bool) -> PlannedStep:
     applies = "yes"
     condition = step.condition or ""
     if step.id.startswith("mongodb-"):
         applies = "yes" if mongodb else "no"
+    elif step.id.startswith(POSTGRES_STEP):
+        # One that is not done is a person's choice while the older version runs.
+        older = bool(situation.postgresql) and version_number(f"{situation.postgresql}.0")[0] < POSTGRES_TO
+        applies = "yes" if postgresql else "ask" if older else "no"
     elif condition == "Vault is in use":
         applies = "yes" if situation.vault else "no"
     elif condition == "vm_service_enabled":

@@ -100,6 +100,8 @@ class Tls:
 @dataclasses.dataclass
 class Postgres:
     internal: bool = True
+    version: str = ""
+    """Major version of the one of the chart; empty leaves what the release brings."""
     host: str = ""
     port: int = 5432
     username: str = ""
@@ -256,6 +258,7 @@ VARIABLES = {
     "github.ca_certificate": "circleci_github_ca_certificate",
     "github.fingerprint": "circleci_github_fingerprint",
     "github.skip_webhook_verification": "circleci_github_skip_webhook_verification",
+    "postgres.version": "circleci_postgresql_version",
     "postgres": "circleci_postgresql",
     "mongodb": "circleci_mongodb",
     "rabbitmq": "circleci_rabbitmq",

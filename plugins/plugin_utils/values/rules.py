@@ -19,6 +19,7 @@ PHASE_2 = "vendor docs: installation, phase 2"
 PHASE_3 = "vendor docs: installation, phase 3"
 TABLE = "vendor docs: installation reference, values table"
 EXTERNAL = "vendor docs: configuring external services"
+SCRIPTS = "CircleCI-Public/server-scripts upgrade-postgres-to-14"
 PROXY = "vendor docs: installing server behind a proxy"
 FIELD = "field: values that CircleCI's support runs (4.9.0)"
 METALLB = "MetalLB documentation"
@@ -34,6 +35,8 @@ class ImageRow(Protocol):
     def name(self) -> str: ...
     @property
     def repository(self) -> str: ...
+    @property
+    def tag(self) -> str | None: ...
     @property
     def group(self) -> str: ...
     @property
@@ -404,7 +407,10 @@ def _postgres(draft: Draft) -> None:
     facts = draft.facts.postgres
     draft.put("postgresql.auth.existingSecret", facts.existing_secret, "postgres.secret", PHASE_2)
     if facts.internal:
+        _postgres_version(draft, facts.version)
         return
+    if facts.version:
+        draft.errors.append("postgres.version is set, and PostgreSQL lies outside the cluster: its owner chooses its version. Leave it empty.")
     draft.put("postgresql.internal", False, "postgres.external", EXTERNAL)
     if draft.need(facts.host, "postgres.host", "the external PostgreSQL"):
         draft.put("postgresql.postgresqlHost", facts.host, "postgres.external", EXTERNAL)
@@ -416,6 +422,20 @@ def _postgres(draft: Draft) -> None:
             draft.put("postgresql.secureMode", facts.secure_mode, "postgres.external", TABLE)
         else:
             draft.errors.append("postgres.secure_mode needs release 4.9 or later: take it out.")
+
+
+def _postgres_version(draft: Draft, version: str) -> None:
+    """The image of another major version than the one that the release brings."""
+    if not version:
+        return
+    named = [image for image in draft.images if image.name.endswith("server-postgres") and image.tag]
+    chosen = next((image for image in named if (image.tag or "").startswith(f"{version}.")), None)
+    if chosen is None:
+        known = ", ".join(sorted({(image.tag or "").partition(".")[0] for image in named})) or "no choice"
+        draft.errors.append(f"postgres.version is {version!r}: release {draft.facts.release} knows {known}. Leave it empty for its own.")
+    elif chosen.group == "database_upgrade":
+        draft.put("postgresql.image.repository", image_path(chosen.repository), "postgres.version", SCRIPTS)
+        draft.put("postgresql.image.tag", chosen.tag, "postgres.version", SCRIPTS)
 
 
 def _mongodb(draft: Draft) -> None:

@@ -39,7 +39,9 @@ def _merge(target: dict[str, Any], patch: dict[str, Any]) -> None:
     for key, value in patch.items():
         if value is None:
             target.pop(key, None)
-        elif isinstance(value, dict) and isinstance(target.get(key), dict):
+        elif isinstance(value, dict):
+            # RFC 7396: a mapping that is not there yet is made, and takes no nulls over.
+            target[key] = target[key] if isinstance(target.get(key), dict) else {}
             _merge(target[key], value)
         else:
             target[key] = copy.deepcopy(value)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -130,3 +131,51 @@ def test_everything_that_pods_refer_to_must_be_there() -> None:
 
 def test_pull_secrets_of_the_wrong_form_are_told() -> None:
     assert "has the wrong form for Kubernetes" in sentences(proof(pod(imagePullSecrets=["regcred"])))[0]
+
+
+def postgresql(version: str, **metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "postgresql", "labels": {"app.kubernetes.io/name": "postgresql"}, **metadata},
+        "spec": {"template": {"spec": {"containers": [{"name": "postgresql", "image": f"{REGISTRY}/server-postgres:{version}"}]}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("live", "rendered", "step", "expected"),
+    [
+        ("12.16.37-x", "12.22.1-x", "", ""),
+        ("12.16.37-x", "14.22.1-x", "14", ""),
+        ("12.16.37-x", "14.22.1-x", "", 'version 12 runs, and its data do not open with version 14.*leave circleci_postgresql_version at "14" and run the verb upgrade'),
+        ("14.22.1-x", "12.16.37-x", "", 'version 14 runs.*Set circleci_postgresql_version to "14"'),
+        ("14.22.1-x", "12.16.37-x", "14", 'version 14 runs.*Set circleci_postgresql_version to "14"'),
+    ],
+)
+def test_a_postgresql_that_would_not_open_its_data_is_told(live: str, rendered: str, step: str, expected: str) -> None:
+    api = FakeKube(NS)
+    api.put(f"/apis/apps/v1/namespaces/{NS}/statefulsets/postgresql", postgresql(live))
+    found = proof(postgresql(rendered))
+    found.check_postgresql(api, step)
+    assert len(sentences(found)) == bool(expected) and re.search(expected, " ".join(sentences(found)))
+
+
+def test_a_postgresql_whose_data_are_on_their_way_is_told() -> None:
+    api = FakeKube(NS)
+    api.put(
+        f"/apis/apps/v1/namespaces/{NS}/statefulsets/postgresql",
+        postgresql("14.22.1-x", annotations={"onprem.circleci-server/unfinished-upgrade": "20260102T030405Z-4.9.5"}),
+    )
+    found = proof(postgresql("14.22.1-x"))
+    found.check_postgresql(api)
+    (sentence,) = sentences(found)
+    assert "from restore point 20260102T030405Z-4.9.5" in sentence and "Run the verb upgrade again" in sentence
+    again = proof(postgresql("14.22.1-x"))
+    again.check_postgresql(api, "14")
+    assert sentences(again) == []
+
+
+def test_a_new_site_begins_with_any_postgresql() -> None:
+    found = proof(postgresql("14.22.1-x"))
+    found.check_postgresql(FakeKube(NS))
+    assert sentences(found) == []

@@ -22,6 +22,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.operations.
     MongoUpgrade,
     Version,
 )
+from ansible_collections.onprem.circleci_server.plugins.module_utils.operations.postgres_upgrade import PostgresUpgrade
 from ansible_collections.onprem.circleci_server.plugins.module_utils.operations.restore_points import (
     RestorePoint,
     RestorePoints,
@@ -33,6 +34,7 @@ from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.
     REGISTRY,
     World,
     image,
+    postgres_image,
     statefulset,
 )
 
@@ -233,9 +235,10 @@ class FakeHelm:
         return Path("/values.json")
 
     def upgrade(self, chart: Chart, name: str, values: Path, description: str) -> None:
-        tag = self.upgraded["mongodb"]["image"]["tag"]
+        tags = {product: value["image"]["tag"] for product, value in self.upgraded.items() if "tag" in (value.get("image") or {})}
+        made = {"mongodb": image, "postgresql": postgres_image}
         documents = [
-            statefulset("mongodb", image(tag)) if item["metadata"]["name"] == "mongodb" else item for item in self.world.documents_of_release
+            statefulset(name, made[name](tags[name])) if (name := item["metadata"]["name"]) in tags else item for item in self.world.documents_of_release
         ]
         self.world.release(self.world.stored().revision + 1, chart.version, documents)
         for item in documents:
@@ -271,7 +274,7 @@ def test_a_newer_mongodb_stays_with_the_older_release(world: World, points: Rest
     MongoUpgrade(databases(world)).run(WAY)
     newer(world, "failed")
     way = back(world, points).prepare(point)
-    assert (way.kind, way.lossless) == ("helm_keep_mongodb", True)
+    assert (way.kind, way.lossless) == ("helm_keep_databases", True)
     back(world, points).go(way)
     assert world.stored().chart_version == "4.9.5" and world.mongodb_opens() and world.feature == "7.0"
     assert world.documents == {"before": "kept"}
@@ -334,7 +337,7 @@ def test_a_mongodb_that_cannot_be_scheduled_is_asked_before_helm_goes_back(world
         settle()
 
     world.settle = heal  # type: ignore[method-assign]
-    assert back(world, points).prepare(point).kind == "helm_keep_mongodb", "its files are of 7.0: the older program would refuse them"
+    assert back(world, points).prepare(point).kind == "helm_keep_databases", "its files are of 7.0: the older program would refuse them"
 
 
 def test_an_api_that_is_gone_is_said(world: World, points: RestorePoints, point: RestorePoint) -> None:
@@ -344,6 +347,109 @@ def test_an_api_that_is_gone_is_said(world: World, points: RestorePoints, point:
     assert "cannot be reached" in caught.value.sentence
 
 
+# --- PostgreSQL of another major version ------------------------------------------------------------------------------
+
+TO_14 = postgres_image("14.22.4094-x")
+
+
+def to_14(world: World, points: RestorePoints, point: RestorePoint) -> bool:
+    return PostgresUpgrade(databases(world), points, point).run(TO_14)
+
+
+def unfinished(world: World) -> str:
+    store = databases(world).store("postgresql")
+    assert store is not None
+    return databases(world).unfinished(store)
+
+
+def test_postgresql_goes_to_another_major_version_with_every_row(world: World, points: RestorePoints, point: RestorePoint) -> None:
+    rows = dict(world.rows)
+    assert to_14(world, points, point)
+    assert (world.data_major, world.rows, unfinished(world)) == (14, rows, "")
+    assert sum("ANALYZE" in line for line in world.ran) == 2, "dumps hold no statistics"
+    assert to_14(world, points, point) is False
+    assert points.migrated(point, databases(world)) == [], "pg_dump of 14 says the same tables in other words"
+
+
+def test_helm_goes_back_and_the_newer_postgresql_stays(world: World, points: RestorePoints, point: RestorePoint) -> None:
+    to_14(world, points, point)
+    newer(world, "failed")
+    way = back(world, points).prepare(point)
+    assert (way.kind, way.lossless, way.newer) == ("helm_keep_databases", True, ("postgresql",))
+    assert "PostgreSQL stays at the newer version" in way.lines()[1] and "keep circleci_postgresql_version until" in way.lines()[1]
+    back(world, points).go(way)
+    assert world.stored().chart_version == "4.9.5" and world.postgresql_opens() and world.data_major == 14
+
+
+def test_a_restore_brings_the_older_postgresql_back(world: World, points: RestorePoints, point: RestorePoint) -> None:
+    before = dict(world.rows)
+    to_14(world, points, point)
+    newer(world)
+    world.schemas["domain"] = "CREATE TABLE records (record text);"
+    way = back(world, points).prepare(point)
+    assert way.kind == "restore"
+    back(world, points).go(way)
+    assert (world.data_major, world.rows, points.moved_to(point)) == (12, before, "")
+
+
+def test_rows_that_did_not_come_over_lead_back(world: World, points: RestorePoints, point: RestorePoint) -> None:
+    rows = dict(world.rows)
+    restore = world._postgres
+
+    def lose(script: str, arguments: list[str], given: bytes) -> str:
+        done = restore(script, arguments, given)
+        if "pg_restore" in script and world.postgresql_program() == 14:
+            world.rows["domain"] = ""
+        return done
+
+    world._postgres = lose  # type: ignore[method-assign]
+    with pytest.raises(OperationError, match=r"not all rows came over: domain.public.records has 0 rows of 8.*PostgreSQL 12 runs with them again"):
+        to_14(world, points, point)
+    assert (world.data_major, world.rows, unfinished(world)) == (12, rows, "")
+
+
+def test_a_killed_move_is_finished_by_the_next_run_and_nothing_starts_on_half_of_it(world: World, points: RestorePoints, point: RestorePoint) -> None:
+    rows = dict(world.rows)
+    world.refused_dumps[14] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        to_14(world, points, point)
+    assert unfinished(world) == point.id and world.rows == {}
+    with pytest.raises(OperationError, match=f"not started: PostgreSQL is on its way .* restore point {point.id}"):
+        layers(world).start()
+    with pytest.raises(OperationError, match="one taken now would hold half of it"):
+        points.take(world.stored(), databases(world), NS, "4.10.0")
+    assert back(world, points).look(point).kind == "restore"
+    world.refused_dumps.clear()
+    assert to_14(world, points, point)
+    assert (world.data_major, world.rows, unfinished(world)) == (14, rows, "")
+
+
+def test_a_killed_move_can_be_restored(world: World, points: RestorePoints, point: RestorePoint) -> None:
+    rows = dict(world.rows)
+    world.refused_dumps[14] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        to_14(world, points, point)
+    back(world, points).go(back(world, points).prepare(point))
+    assert (world.data_major, world.rows, unfinished(world)) == (12, rows, "")
+
+
+def test_data_that_no_version_takes_stay_whole_in_the_restore_point(world: World, points: RestorePoints, point: RestorePoint) -> None:
+    world.refused_dumps = {14: OperationError("command", "no space left"), 12: OperationError("command", "no space left at all")}
+    with pytest.raises(OperationError, match=f"no space left.*nor did PostgreSQL 12.*whole in restore point {point.id}"):
+        to_14(world, points, point)
+    assert unfinished(world) == point.id
+    points.verify(point)
+
+
+def test_an_older_version_and_tables_that_changed_since_are_refused(world: World, points: RestorePoints, point: RestorePoint) -> None:
+    with pytest.raises(OperationError, match="PostgreSQL 12 runs, and its data do not open with 9"):
+        PostgresUpgrade(databases(world), points, point).run(postgres_image("9.6.1"))
+    world.schemas["domain"] = "CREATE TABLE records (record text);"
+    with pytest.raises(OperationError, match="no longer those of restore point"):
+        to_14(world, points, point)
+    assert world.data_major == 12 and unfinished(world) == ""
+
+
 # --- small ones -------------------------------------------------------------------------------------------------------
 
 
@@ -351,7 +457,7 @@ def test_names_of_images() -> None:
     assert tag_of(f"{REGISTRY}/server-mongodb:4.4.15-debian-10-r8") == "4.4.15-debian-10-r8"
     assert tag_of(f"{REGISTRY}/server-mongodb") == ""
     values = {"mongodb": {"image": {"registry": REGISTRY}}}
-    assert image_values(values, f"{REGISTRY}/server-mongodb", "7.0.15-x") == {"registry": REGISTRY, "repository": "server-mongodb", "tag": "7.0.15-x"}
+    assert image_values(values, "mongodb", f"{REGISTRY}/server-mongodb", "7.0.15-x") == {"registry": REGISTRY, "repository": "server-mongodb", "tag": "7.0.15-x"}
 
 
 def test_commands_get_secret_and_data_by_their_standard_input(tmp_path: Path) -> None:

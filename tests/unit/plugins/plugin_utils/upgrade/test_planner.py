@@ -112,3 +112,40 @@ def test_the_finished_upgrade_plans_nothing() -> None:
     found = plan("4.10.0", "4.10.0")
     assert (found.needed, found.steps, found.problems) == (False, (), ())
     assert "nothing to upgrade" in found.lines()[0]
+
+
+PG12, PG14 = "12.16.37-7629bfd", "14.22.4094-4922444"
+
+
+def test_postgresql_goes_with_the_next_release_when_the_site_wants_it() -> None:
+    found = plan("4.9.5", "4.10.0", postgresql=PG12, postgresql_version="14")
+    assert [(step.version, step.repository, step.tag) for step in found.postgresql] == [("14", "cciserver.azurecr.io/server-postgres", PG14)]
+    assert "postgres-14" in {step.id for step in found.irreversible} and "postgres-14 (PostgreSQL 12 to 14)" in found.consent
+    assert "PostgreSQL goes to 14." in found.lines()
+    for left in ({}, {"postgresql": PG12}, {"postgresql": PG12, "postgresql_version": "12"}, {"postgresql": PG14, "postgresql_version": "14"}):
+        assert plan("4.9.5", "4.10.0", **left).postgresql == ()
+    asked = {step.id: step.applies for step in plan("4.9.5", "4.10.0", postgresql=PG12).steps}
+    done = {step.id: step.applies for step in plan("4.9.5", "4.10.0", postgresql=PG14, postgresql_version="14").steps}
+    assert (asked["postgres-14"], done["postgres-14"]) == ("ask", "no")
+
+
+@pytest.mark.parametrize(("release", "step"), [("4.9.5", "postgres-14-option"), ("4.10.0", "postgres-14")])
+def test_postgresql_goes_without_another_release_too(release: str, step: str) -> None:
+    found = plan(release, release, postgresql=PG12, postgresql_version="14")
+    assert (found.needed, found.path, [planned.id for planned in found.irreversible]) == (True, (release,), [step])
+    assert found.lines()[0] == f"PostgreSQL of CircleCI Server {release}" and step in found.consent and "helm-upgrade" not in found.consent
+    assert not plan(release, release, postgresql=PG14, postgresql_version="14").needed
+    assert plan(release, release, postgresql=PG14, postgresql_version="14", postgresql_unfinished="20260102T030405Z-4.9.5").needed, "half of it is not done"
+
+
+@pytest.mark.parametrize(
+    ("installed", "target", "more", "expected"),
+    [
+        ("4.8.12", "4.9.5", {"postgresql": PG12, "postgresql_version": "14"}, "4.8.12 works with 12 only. Leave it empty for this step; when 4.9.5 runs"),
+        ("4.9.5", "4.10.0", {"postgresql": PG14, "postgresql_version": "12"}, 'do not open with 12. Set it to "14"'),
+        ("4.10.0", "4.10.0", {"postgresql": PG12, "postgresql_version": "16"}, "knows no image of it for 4.10.0. Leave it empty"),
+    ],
+)
+def test_versions_of_postgresql_that_cannot_be(installed: str, target: str, more: dict[str, Any], expected: str) -> None:
+    (problem,) = [text for text in plan(installed, target, **more).problems if text.startswith("circleci_postgresql_version")]
+    assert expected in problem

@@ -267,6 +267,20 @@ def test_a_registry_with_a_path() -> None:
     assert at(found, "postgresql.image.registry") == "registry.example.com/circleci-server"
 
 
+def test_another_version_of_postgresql() -> None:
+    found = values("4.10.0", postgres={"version": "14"})
+    assert at(found, "postgresql.image.repository") == "server-postgres" and at(found, "postgresql.image.tag").startswith("14.")
+    for release, version in (("4.10.0", ""), ("4.10.0", "12"), ("4.8.12", "12")):
+        assert at(values(release, postgres={"version": version}), "postgresql.image.tag") is None
+
+
+def test_versions_of_postgresql_that_a_release_does_not_know() -> None:
+    assert "circleci_postgresql_version (postgres.version) is '14': release 4.8.12 knows 12. Leave it empty" in errors("4.8.12", postgres={"version": "14"})
+    assert "is '16': release 4.10.0 knows 12, 14" in errors("4.10.0", postgres={"version": "16"})
+    outside = errors("4.10.0", postgres={"internal": False, "host": "pg", "username": "circle", "version": "14"})
+    assert "circleci_postgresql_version (postgres.version) is set, and PostgreSQL lies outside the cluster" in outside
+
+
 # -- bad facts -----------------------------------------------------------------------------------------------------
 
 
