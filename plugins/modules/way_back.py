@@ -190,7 +190,7 @@ def main() -> None:
         source = chart_source(params["chart"], point.release, params)
         pods = Kubectl(params["kubectl"], params["kubeconfig"], params["namespace"], context=params["context"], masker=masker)
         with Helm(params["helm"], params["kubeconfig"], params["namespace"], context=params["context"], masker=masker) as helm:
-            back = WayBack(api, helm, pods, points, source=source, progress=progress)
+            back = WayBack(api, helm, pods, points, source=source, only_lossless=params["only_lossless"], progress=progress)
             way = back.look(point)
             result: dict[str, Any] = {"way": way.kind, "lines": way.lines(), "point": point.plain()}
             diff = {"before": f"{before.chart_version}\n", "after": f"{point.release}\n"}

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +116,17 @@ class Site:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def unfinished(self) -> str:
+        """Restore point that the data of PostgreSQL are on their way from."""
+        path = "jsonpath={.metadata.annotations.onprem\\.circleci-server/unfinished-upgrade}"
+        return self.on("bastion", "kubectl", "--kubeconfig", "/etc/onprem-circleci/kubeconfig", "-n", NAMESPACE, "get", "sts", "postgresql", "-o", path).stdout
+
+    def postgresql(self) -> tuple[str, str]:
+        """Major version of the image that runs, and the one that its data are of."""
+        image = self.kubectl("-n", NAMESPACE, "get", "pod", "postgresql-0", "-o", "jsonpath={.spec.containers[0].image}")
+        data = self.kubectl("-n", NAMESPACE, "exec", "postgresql-0", "--", "cat", "/bitnami/postgresql/data/standin_major").strip()
+        return image.rpartition(":")[2].partition(".")[0], data
+
     def page(self) -> str:
         return self.on("nomad1", "curl", "-sSk", "https://app.ci.site.example/").stdout
 
@@ -130,13 +141,27 @@ class Site:
         """*host* reaches no *port* of *address* as soon as a restore point begins, and does so again afterwards."""
         cut = f"add table inet cut; add chain inet cut output {{ type filter hook output priority -10; }}; add rule inet cut output ip daddr {address} tcp dport {port} reject"
         before = set(self.points())
+        try:
+            with self._as_soon_as(lambda: bool(set(self.on("bastion", "ls", "-A", POINTS).stdout.split()) - before), host, "nft", cut):
+                yield
+        finally:
+            self.on(host, "nft", "delete table inet cut")
+
+    @contextmanager
+    def killed_while_postgresql_moves(self) -> Iterator[None]:
+        """The run loses its module as soon as the data of PostgreSQL are on their way."""
+        with self._as_soon_as(lambda: bool(self.unfinished()), "bastion", "pkill", "-KILL", "-f", "postgresql_upgrade"):
+            yield
+
+    @contextmanager
+    def _as_soon_as(self, seen: Callable[[], bool], host: str, *command: str) -> Iterator[None]:
         ended = threading.Event()
         done: list[subprocess.CompletedProcess[str]] = []
 
         def watch() -> None:
             while not ended.is_set() and not done:
-                if set(self.on("bastion", "ls", "-A", POINTS).stdout.split()) - before:
-                    done.append(self.on(host, "nft", cut))
+                if seen():
+                    done.append(self.on(host, *command))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -145,8 +170,7 @@ class Site:
         finally:
             ended.set()
             watcher.join()
-            self.on(host, "nft", "delete table inet cut")
-        assert done and done[0].returncode == 0, "it never came to the restore point, or nft refused the rule"
+        assert done and done[0].returncode == 0, f"it never came to that, or {command[0]} failed: {done}"
 
 
 def said(result: verbs.Result) -> str:

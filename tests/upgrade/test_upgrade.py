@@ -334,6 +334,63 @@ def test_a_second_upgrade_and_a_check_change_nothing(site: Site) -> None:
     assert "nothing to upgrade" in shown(check)
 
 
+# --- PostgreSQL of another major version, with the release that runs --------------------------------------------------
+
+TO_14: dict[str, Any] = {"circleci_postgresql_version": "14"}
+YES_14: dict[str, Any] = {**TO_14, "circleci_upgrade_irreversible": ["postgres-14"]}
+
+
+def test_install_does_not_start_another_postgresql_on_the_data(site: Site) -> None:
+    before = site.history()
+    result = site.run("install", given=extra(NEW, **TO_14), name="install-postgres-14")
+    assert result.code == 2 and "version 12 runs, and its data do not open with version 14" in said(result), said(result)
+    assert "run the verb upgrade" in said(result) and site.history() == before and site.postgresql() == ("12", "12")
+
+
+def test_a_killed_move_of_postgresql_starts_nothing_on_half_of_the_data(site: Site) -> None:
+    asked = site.run("upgrade", given=extra(NEW, **TO_14), name="upgrade-postgres-unasked")
+    assert asked.code == 2 and "Set circleci_upgrade_irreversible to [postgres-14]" in said(asked), said(asked)
+    check = site.run("upgrade", given=extra(NEW, **YES_14), arguments=["--check", "--diff"], name="upgrade-postgres-check")
+    assert check.code == 0 and site.postgresql() == ("12", "12"), said(check)
+    assert f"PostgreSQL of CircleCI Server {NEW}" in shown(check) and "PostgreSQL goes to 14." in shown(check)
+    told["predicted"] = changes(check)
+    known = site.points()
+    with site.killed_while_postgresql_moves():
+        result = site.run("upgrade", given=extra(NEW, **YES_14), name="upgrade-postgres-killed")
+    told["made"] = changes(result)
+    (told["postgres point"],) = set(site.points()) - set(known)
+    assert result.code == 2 and site.unfinished() == told["postgres point"], said(result)
+    assert "Only a restore leads back" in said(result) and site.running() == {}, said(result)
+    up = site.run("scale", given={"circleci_application_layer": "started"}, name="scale-up-half")
+    assert up.code == 2 and "PostgreSQL is on its way into another version" in said(up) and site.running() == {}
+    install = site.run("install", given=extra(NEW, **TO_14), name="install-half")
+    assert install.code == 2 and "half of them may be missing" in said(install) and site.running() == {}, said(install)
+
+
+def test_the_same_command_finishes_it_with_every_row(site: Site) -> None:
+    result = site.run("upgrade", given=extra(NEW, **YES_14), name="upgrade-postgres")
+    probed(site, result)
+    told["made"] |= changes(result)
+    assert site.release() == (NEW, "deployed") and site.postgresql() == ("14", "14") and site.unfinished() == ""
+    assert site.points()[-1] == told["postgres point"], "taken once"
+    assert site.sql("SELECT record FROM standin_records WHERE written_by = 'test'") == ["before"]
+    assert site.sql("SELECT count(*) > 0 FROM pg_stats WHERE tablename = 'standin_records'") == ["t"]
+    assert told["made"] - told["predicted"] == set() and told["predicted"] - told["made"] == set()
+    again = site.run("upgrade", given=extra(NEW, **TO_14), name="upgrade-postgres-again")
+    assert (again.code, again.changed) == (0, {}), (said(again), again.changes())
+
+
+def test_rollback_leads_back_to_the_older_postgresql(site: Site) -> None:
+    site.sql("INSERT INTO standin_records (record, written_by) VALUES ('after', 'test')")
+    asked = site.run("rollback", given={}, name="rollback-postgres-unasked")
+    assert asked.code == 2 and "the data of PostgreSQL, into another version" in said(asked) and site.postgresql() == ("14", "14"), said(asked)
+    result = site.run("rollback", given={"circleci_rollback_confirmed": True}, name="rollback-postgres")
+    assert result.code == 0 and site.postgresql() == ("12", "12"), said(result)
+    assert site.sql("SELECT record FROM standin_records WHERE written_by = 'test'") == ["before"]
+    again = site.run("install", given=extra(NEW), name="install-after-postgres")
+    probed(site, again)
+
+
 def test_secrets_are_in_no_output_and_nothing_reached_outside(site: Site) -> None:
     canaries = [value for value in verbs.made_secrets().values() if value.startswith("canary")]
     record = json.loads(verbs.read("bastion", f"{POINTS}/{told['point']}/secrets.json"))

@@ -79,6 +79,7 @@ class WayBack:
         points: RestorePoints,
         *,
         source: Source,
+        only_lossless: bool = False,
         progress: Optional[Callable[[dict[str, Any]], None]] = None,
         layers: Optional[Callable[[StoredRelease], Layers]] = None,
         databases: Optional[Callable[[StoredRelease], Databases]] = None,
@@ -88,6 +89,7 @@ class WayBack:
         self.pods = pods
         self.points = points
         self.source = source
+        self.only_lossless = only_lossless
         self.progress = progress or (lambda _state: None)
         self._layers = layers or (lambda release: Layers(api, helm.namespace, parse_documents(release.manifest), progress=self.progress))
         self._databases = databases or (
@@ -118,6 +120,9 @@ class WayBack:
         if evidence:
             return Way(RESTORE, point, evidence)
         newer = [POSTGRES] if store is not None and self.points.moved_to(point) else []
+        if newer and point.target == point.release and not self.only_lossless:
+            # Nothing else was done: who wants to go back from it wants the older version.
+            return Way(RESTORE, point, ["the data of PostgreSQL, into another version"])
         mongo = databases.store(MONGODB)
         if mongo is not None and point.mongodb and databases.live_image(mongo) != point.mongodb["image"]:
             server = databases.mongo()

@@ -392,6 +392,19 @@ def test_a_restore_brings_the_older_postgresql_back(world: World, points: Restor
     assert (world.data_major, world.rows, points.moved_to(point)) == (12, before, "")
 
 
+def test_who_goes_back_from_the_version_alone_gets_the_older_one(world: World, points: RestorePoints) -> None:
+    layers(world).stop()
+    point = points.take(world.stored(), databases(world), NS, world.stored().chart_version)
+    to_14(world, points, point)
+    lossless = back(world, points)
+    lossless.only_lossless = True
+    assert lossless.look(point).kind == "helm_keep_databases", "a run that fails afterwards loses nothing"
+    way = back(world, points).prepare(point)
+    assert way.kind == "restore" and "into another version" in "\n".join(way.lines())
+    back(world, points).go(way)
+    assert world.data_major == 12
+
+
 def test_rows_that_did_not_come_over_lead_back(world: World, points: RestorePoints, point: RestorePoint) -> None:
     rows = dict(world.rows)
     restore = world._postgres

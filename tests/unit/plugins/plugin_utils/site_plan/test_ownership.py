@@ -188,6 +188,7 @@ WRITERS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Iterator
     "onprem.circleci_server.bundle_load": (("state_dir", "receipt"), _values),
     "onprem.circleci_server.helm_release": (("state_file", "progress_file"), _values),
     "onprem.circleci_server.mongodb_upgrade": (("progress_file",), _values),
+    "onprem.circleci_server.postgresql_upgrade": (("progress_file",), _values),
     "onprem.circleci_server.release_layers": (("progress_file",), _values),
     "onprem.circleci_server.restore_point": (("path", "progress_file"), _values),
     # Its state file is that of helm_release: whoever rolls out last writes it.
