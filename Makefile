@@ -195,7 +195,7 @@ test-postgres: tree ## Dumps, a migration and the way back on a real PostgreSQL 
 	@$(NEEDS) postgres
 	@echo "==> postgres"; $(PYTEST) $(or $(POSTGRES),tests/integration_postgres)
 
-test-upgrade: check-machine build ## Upgrade 4.8.12 to 4.9.5 to 4.10.0 on the sandbox, failures on the way, and both ways back
+test-upgrade: check-machine build ## Upgrade 4.7.15 by 4.8.12 and 4.9.5 to 4.10.0 on the sandbox, failures on the way, and both ways back
 	@$(SANDBOX) hold "make test-upgrade" -- $(BIN)/python -m pytest -q -rs -x tests/upgrade --tarball $(TARBALL) $(UPGRADE)
 
 .PHONY: test-gateway

@@ -23,7 +23,7 @@ from sandbox.standin import chart  # noqa: E402 - as above
 
 NAMESPACE = "circleci-server"
 # test_path.py goes from the first to the last but one, test_upgrade.py goes on to the last.
-PATH = ("4.8.12", "4.9.5", "4.10.0")
+PATH = ("4.7.15", "4.8.12", "4.9.5", "4.10.0")
 OLD, NEW = PATH[-2:]
 STATE = "/var/lib/onprem-circleci"
 POINTS = f"{STATE}/restore-points"
@@ -139,29 +139,26 @@ class Site:
     @contextmanager
     def cut_off_at_the_restore_point(self, host: str, address: str, port: int) -> Iterator[None]:
         """*host* reaches no *port* of *address* as soon as a restore point begins, and does so again afterwards."""
-        cut = f"add table inet cut; add chain inet cut output {{ type filter hook output priority -10; }}; add rule inet cut output ip daddr {address} tcp dport {port} reject"
         before = set(self.points())
-        try:
-            with self._as_soon_as(lambda: bool(set(self.on("bastion", "ls", "-A", POINTS).stdout.split()) - before), host, "nft", cut):
-                yield
-        finally:
-            self.on(host, "nft", "delete table inet cut")
-
-    @contextmanager
-    def killed_while_postgresql_moves(self) -> Iterator[None]:
-        """The run loses its module as soon as the data of PostgreSQL are on their way."""
-        with self._as_soon_as(lambda: bool(self.unfinished()), "bastion", "pkill", "-KILL", "-f", "postgresql_upgrade"):
+        with self._cut_off_when(lambda: bool(set(self.on("bastion", "ls", "-A", POINTS).stdout.split()) - before), host, address, port):
             yield
 
     @contextmanager
-    def _as_soon_as(self, seen: Callable[[], bool], host: str, *command: str) -> Iterator[None]:
+    def cut_off_while_postgresql_moves(self, host: str, address: str, port: int) -> Iterator[None]:
+        """The same as soon as the data of PostgreSQL are on their way into another version."""
+        with self._cut_off_when(lambda: bool(self.unfinished()), host, address, port):
+            yield
+
+    @contextmanager
+    def _cut_off_when(self, seen: Callable[[], bool], host: str, address: str, port: int) -> Iterator[None]:
+        cut = f"add table inet cut; add chain inet cut output {{ type filter hook output priority -10; }}; add rule inet cut output ip daddr {address} tcp dport {port} reject"
         ended = threading.Event()
         done: list[subprocess.CompletedProcess[str]] = []
 
         def watch() -> None:
             while not ended.is_set() and not done:
                 if seen():
-                    done.append(self.on(host, *command))
+                    done.append(self.on(host, "nft", cut))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -170,7 +167,8 @@ class Site:
         finally:
             ended.set()
             watcher.join()
-        assert done and done[0].returncode == 0, f"it never came to that, or {command[0]} failed: {done}"
+            self.on(host, "nft", "delete table inet cut")
+        assert done and done[0].returncode == 0, "it never came to that, or nft refused the rule"
 
 
 def said(result: verbs.Result) -> str:
