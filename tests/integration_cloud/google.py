@@ -44,6 +44,8 @@ class Google(StandIn):
         self.page = 3
         self.storage = Storage(self.schema, PROJECT)
         self.dns = Dns(self.schema, PROJECT)
+        self.subnets = {"nodes": False, "clients": True}
+        """Subnetworks of us-central1, and whether they have private Google access."""
         self.scopes = {TOKEN: "https://www.googleapis.com/auth/cloud-platform"}
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
@@ -107,6 +109,9 @@ class Google(StandIn):
             return self.storage.serve(method, path, query, body)
         if path.startswith(google_dns.PREFIX):
             return self.dns.serve(method, path, query, body)
+        subnet = re.fullmatch(rf"/compute/v1/projects/{PROJECT}/regions/us-central1/(subnetworks|operations)/([a-z0-9-]+)(/\w+)?", path)
+        if subnet:
+            return self._subnet(method, subnet[1], subnet[2], subnet[3], query, body)
         match = re.fullmatch(rf"/compute/v1/projects/{PROJECT}/global/(firewalls|operations)(?:/([a-z0-9-]+))?(/wait)?", path)
         if not match:
             raise Refused(404, "notFound", f"{path} is not there")
@@ -135,6 +140,27 @@ class Google(StandIn):
         if (kind, method) == ("firewalls", "DELETE"):
             return 200, self._start(request, "delete", name, None), {}
         raise Refused(404, "notFound", f"{method} {path} is not there")
+
+    def _subnet(self, method: str, kind: str, name: str, action: str | None, query: dict[str, str], body: Any) -> Answer:
+        if (kind, action, method) == ("operations", "/wait", "POST") and name in self.operations:
+            operation, (subnet, wish) = self.operations[name]
+            if operation["status"] == "RUNNING":
+                operation.update(status="DONE", progress=100)
+                if self.fail_operation:
+                    operation.update(httpErrorStatusCode=403, httpErrorMessage="FORBIDDEN", error={"errors": [{"code": self.fail_operation, "message": "no"}]})
+                else:
+                    self.subnets[subnet] = wish
+            operation.update(status="RUNNING") if operation["status"] == "PENDING" else None
+            return 200, self.schema.answer("operation", operation), {}
+        if kind != "subnetworks" or name not in self.subnets:
+            raise Refused(404, "notFound", f"The resource 'projects/{PROJECT}/regions/us-central1/subnetworks/{name}' was not found")
+        if (action, method) == (None, "GET"):
+            answer = {"kind": "compute#subnetwork", "id": "1", "name": name, "ipCidrRange": "10.20.0.0/16", "privateIpGoogleAccess": self.subnets[name]}
+            return 200, self.schema.answer("subnetwork", answer), {}
+        if (action, method) != ("/setPrivateIpGoogleAccess", "POST") or list(query) != ["requestId"]:
+            raise Refused(404, "notFound", f"{method} {action} is not there")
+        self.sent("privateAccess", body)
+        return 200, self._start(query["requestId"], "setPrivateIpGoogleAccess", name, body["privateIpGoogleAccess"]), {}
 
     def _list(self, query: dict[str, str]) -> Any:
         if set(query) - {"maxResults", "pageToken"} or not 0 <= int(query.get("maxResults", "500")) <= 500:

@@ -52,7 +52,9 @@ class Cloud:
         assert not [secret for secret in hidden if secret in said]
         events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         results = [event["hosts"][self.host] for event in events if event.get("hosts") and self.host in event["hosts"]]
-        last = results[-1] if results else {}
+        # What the site does not ask for is skipped, and says nothing.
+        said_something = [result for result in results if not result.get("skipped")]
+        last = said_something[-1] if said_something else {}
         stats = [event["stats"][self.host] for event in events if event.get("_event") == "v2_playbook_on_stats" and self.host in event["stats"]]
         changed = stats[-1]["changed"] if stats else None
         endpoints = [result["msg"] for result in results if isinstance(result.get("msg"), list)]

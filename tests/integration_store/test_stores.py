@@ -24,7 +24,7 @@ from ansible_collections.onprem.circleci_server.plugins.modules import (
 from ansible_collections.onprem.circleci_server.tests.integration_mirror.wire import Request
 
 from .conftest import SETUPS, Site, bring_release, keep
-from .stores import Store
+from .stores import Store, azure_container
 
 Start = Callable[..., Site]
 BUCKETS: dict[str, Any] = {"site": "ci.site.example", "bucket": "circleci-data", "agent_bucket": "circleci-agents"}
@@ -87,6 +87,18 @@ def test_store_is_filled_tried_and_found_as_the_catalog_says(name: str, start: S
     assert (plain.status, plain.body) == (200, b"1.0.1\n")
     looked = store.look()
     assert looked.returncode == 0, looked.stdout
+
+
+def test_containers_of_azure_that_the_cloud_made_before_are_filled_through_the_gateway(start: Start) -> None:
+    """As cloud_prepare leaves them: the gateway has kept nothing in their metadata yet, and what is there stays."""
+    site = start("versitygw_azure-azurite")
+    for name in ("circleci-data", "circleci-agents"):
+        assert azure_container(site.behind, name, {"onprem_circleci_site": "ci.example.com"}) == 201
+    options: dict[str, Any] = {"site": "ci.example.com", "bucket": "circleci-data", "agent_bucket": "circleci-agents"}
+    found = site.module(object_storage_buckets, **options)
+    assert not found.get("failed") and "objects of bucket circleci-agents can be read by everybody" in found["changes"], found
+    assert "bucket circleci-data" not in found["changes"]
+    assert not site.module(object_storage_buckets, **options)["changed"]
 
 
 @pytest.mark.parametrize("name", SETUPS)

@@ -18,9 +18,13 @@ from ...module_utils.cloud_dns import azure as azure_dns
 from ...module_utils.cloud_dns import digitalocean as digitalocean_dns
 from ...module_utils.cloud_dns import google as cloud_dns_of_google
 from ...module_utils.cloud_dns.model import kind_of
+from ...module_utils.cloud_private_access import aws as private_of_aws
+from ...module_utils.cloud_private_access import azure as private_of_azure
+from ...module_utils.cloud_private_access import google as private_of_google
 from ..catalog import Catalog
 from ..object_storage import SPEAK_GOOGLE, bucket_options, bucket_problems
 from ..site_names import AS_IT_IS, SiteName
+from ..values.secret_plan import host_of
 
 STORES = {
     "aws": ("aws_s3_irsa", "aws_s3_keys"),
@@ -44,7 +48,37 @@ ZONES = {
     "azure": (azure_dns.ZONE, azure_dns.FORM),
     "digitalocean": (digitalocean_dns.ZONE, "a domain, such as example.com"),
 }
+PRIVATE = {
+    "aws": (private_of_aws.TABLE, private_of_aws.FORM),
+    "gcp": (private_of_google.SUBNET, private_of_google.FORM),
+    "azure": (private_of_azure.SUBNET, private_of_azure.FORM),
+}
 SERVICES = {"aws": "Route 53", "gcp": "Cloud DNS", "azure": "Azure DNS", "digitalocean": "domain of DigitalOcean"}
+# Who may pull belongs to the nodes of the cluster, which is not ours: the request is told, in the words of the cloud's own tool.
+REGISTRIES = {
+    "aws": (
+        re.compile(r"\d{12}\.dkr\.ecr\.(?P<place>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?"),
+        "role of the nodes",
+        "aws iam attach-role-policy --role-name <role of the nodes> --policy-arn arn:{partition}:iam::aws:policy/AmazonEC2ContainerRegistryReadOnly",
+    ),
+    "gcp": (
+        re.compile(r"(?P<place>[a-z0-9-]+)-docker\.pkg\.dev"),
+        "service account of the nodes",
+        "gcloud artifacts repositories add-iam-policy-binding <repository> --location {place} --member serviceAccount:<service account of the nodes> "
+        "--role roles/artifactregistry.reader",
+    ),
+    "azure": (
+        re.compile(r"(?P<place>[a-z0-9]{5,50})\.azurecr\.(?:io|us|cn)"),
+        "kubelet identity of the cluster",
+        "az role assignment create --assignee-object-id <object id of the kubelet identity> --assignee-principal-type ServicePrincipal --role AcrPull "
+        "--scope $(az acr show --name {place} --query id --output tsv)",
+    ),
+    "digitalocean": (
+        re.compile(r"(?P<place>registry)\.digitalocean\.com"),
+        "cluster",
+        "doctl kubernetes cluster registry add <id of the cluster>, which is POST /v2/kubernetes/registry with cluster_uuids",
+    ),
+}
 _HOSTNAME = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,62}", re.IGNORECASE)
 COLUMNS = ("part", "construct", "name", "request")
 
@@ -52,7 +86,9 @@ COLUMNS = ("part", "construct", "name", "request")
 def problems(catalog: Catalog, site: Mapping[str, Any]) -> list[str]:
     """What is wrong with it, each as one sentence. *site* holds site variables by name."""
     provider = PROVIDERS.get(str(site.get("circleci_platform")), "")
-    return [*_storage_problems(catalog, provider, site), *_dns_problems(provider, site)] if provider else []
+    if not provider:
+        return []
+    return [*_storage_problems(catalog, provider, site), *_dns_problems(provider, site), *_private_problems(provider, site)]
 
 
 def _storage_problems(catalog: Catalog, provider: str, site: Mapping[str, Any]) -> Iterator[str]:
@@ -99,6 +135,30 @@ def _dns_problems(provider: str, site: Mapping[str, Any]) -> Iterator[str]:
         yield f"circleci_cloud_dns_endpoint: found {endpoint!r}, but names are set there by the API in circleci_cloud_endpoint; take it out."
 
 
+def _private_problems(provider: str, site: Mapping[str, Any]) -> Iterator[str]:
+    ends, zone = list(site.get("circleci_cloud_storage_private_access") or []), str(site.get("circleci_cloud_storage_private_zone") or "")
+    kind = str(site.get("circleci_object_storage_kind") or "")
+    if zone and (provider != "azure" or not ends):
+        why = "circleci_cloud_storage_private_access is empty" if provider == "azure" else "only Azure has such a zone"
+        yield f"circleci_cloud_storage_private_zone: found {zone!r}, but {why}; take it out."
+    elif zone and not private_of_azure.ZONE.fullmatch(zone):
+        yield f"circleci_cloud_storage_private_zone: found {zone!r}; allowed is {private_of_azure.ZONE_FORM}."
+    if not ends:
+        return
+    variable = f"circleci_cloud_storage_private_access: found {', '.join(map(repr, ends))}"
+    if provider == "digitalocean":
+        yield f"{variable}, but DigitalOcean has no private way to Spaces; leave it empty."
+        return
+    known, form = PRIVATE[provider]
+    if any(not known.fullmatch(end) for end in ends) or (provider == "azure" and len(ends) > 1):
+        yield f"{variable}; allowed is {form}."
+    if kind not in STORES[provider]:
+        yield f"{variable}, but the buckets of {kind or 'the site'} do not lie in this cloud; leave it empty, or choose {', '.join(STORES[provider])}."
+    region, store = str(site.get("circleci_cloud_region") or ""), str(site.get("circleci_object_storage_region") or "")
+    if provider == "aws" and region and region != store:
+        yield f"{variable}, but a gateway endpoint of {region} leads to no bucket of {store}; circleci_cloud_region and circleci_object_storage_region differ."
+
+
 def dns_records(site: Mapping[str, Any], names: Iterable[SiteName]) -> list[dict[str, Any]]:
     """Records as the module cloud_dns takes them. Names that somebody else has are not among them. Empty when none are asked for."""
     if not site.get("circleci_cloud_dns_zone"):
@@ -141,7 +201,8 @@ def requests(catalog: Catalog, site: Mapping[str, Any], names: Iterable[SiteName
     provider = PROVIDERS.get(str(site.get("circleci_platform")), "")
     if not provider or problems(catalog, site):
         return []
-    return [*_storage_requests(catalog, provider, site), *_dns_requests(provider, site, names)]
+    asked = [*_storage_requests(catalog, provider, site), *_dns_requests(provider, site, names), *_private_requests(provider, site)]
+    return [*asked, *_registry_requests(provider, site)]
 
 
 def _storage_requests(catalog: Catalog, provider: str, site: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -158,6 +219,33 @@ def _dns_requests(provider: str, site: Mapping[str, Any], names: Iterable[SiteNa
         values = record["values"]
         kind = "/".join(dict.fromkeys(kind_of(value) for value in values)) if values else "A"
         yield "names", f"{SERVICES[provider]}, zone {site['circleci_cloud_dns_zone']}", record["name"], f"{kind} {', '.join(values) or record['unknown']}"
+
+
+def _private_requests(provider: str, site: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    ends = list(site.get("circleci_cloud_storage_private_access") or [])
+    if not ends:
+        return
+    if provider == "aws":
+        yield "private access", "gateway endpoint of the VPC", f"com.amazonaws.{site['circleci_object_storage_region']}.s3", f"route tables {', '.join(ends)}"
+    elif provider == "gcp":
+        for end in ends:
+            yield "private access", "private Google access", end, "on"
+    else:
+        account = site.get("circleci_object_storage_backend_account")
+        yield "private access", "private endpoint", f"circleci-{site['circleci_site']}-blob", f"blob of the storage account {account}, in {ends[0]}"
+        if site.get("circleci_cloud_storage_private_zone"):
+            zone = str(site["circleci_cloud_storage_private_zone"])
+            yield "private access", "private DNS zone", zone, "linked to the network of the subnet; the endpoint has its names in it"
+
+
+def _registry_requests(provider: str, site: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """How nodes get the right to pull from a registry of the same cloud."""
+    known, who, command = REGISTRIES[provider]
+    match = known.fullmatch(host_of(str(site.get("circleci_registry_host") or "")))
+    if match:
+        place = match["place"]
+        partition = "aws-cn" if place.startswith("cn-") else "aws-us-gov" if place.startswith("us-gov-") else "aws"
+        yield "registry", f"right to pull, for the {who}", match[0], command.format(place=place, partition=partition)
 
 
 def table(rows: Iterable[tuple[str, ...]], form: str) -> str:

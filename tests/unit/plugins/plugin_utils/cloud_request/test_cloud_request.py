@@ -29,7 +29,8 @@ def site(platform: str = "eks", **changed: Any) -> dict[str, Any]:
     return {
         "circleci_platform": platform, "circleci_site": "osaka", "circleci_domain": "ci.example.com", **base, "circleci_cloud_object_storage": True,
         "circleci_cloud_storage_key": "", "circleci_cloud_storage_sku": "", "circleci_cloud_dns_zone": "", "circleci_cloud_dns_target": "",
-        "circleci_cloud_dns_endpoint": "", "circleci_load_balancer_address": "", **{f"circleci_{name}": value for name, value in changed.items()},
+        "circleci_cloud_dns_endpoint": "", "circleci_load_balancer_address": "", "circleci_cloud_storage_private_access": [],
+        "circleci_cloud_storage_private_zone": "", "circleci_cloud_region": "us-west-2", "circleci_registry_host": "registry.example.com:5000", **{f"circleci_{name}": value for name, value in changed.items()},
     }  # fmt: skip
 
 
@@ -125,3 +126,48 @@ def test_names_lead_where_the_inventory_says_and_nobody_elses_are_among_them() -
     assert [item["values"] for item in named] == [["example.elb.amazonaws.com"]] * 2 + [["192.0.2.11"]]
     rows = requests(CATALOG, site(**ZONE), names())
     assert ("names", "Route 53, zone Z0123456789ABCDEFGHIJ", "app.ci.example.com", "A 192.0.2.100") in rows and len(rows) == 3
+
+
+GROUP = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/example-circleci/providers/Microsoft.Network"
+SUBNET, PRIVATE_ZONE = f"{GROUP}/virtualNetworks/example/subnets/nodes", f"{GROUP}/privateDnsZones/privatelink.blob.core.windows.net"
+GOOGLE = {"object_storage_kind": "gcs_key", "object_storage_expiry_days": 0, "object_storage_origins": [], "cloud_object_storage": False}
+
+
+@pytest.mark.parametrize("platform, changed, said", [
+    ("eks", {"cloud_storage_private_access": ["subnet-1"]}, "allowed is ids of route tables"),
+    ("eks", {"cloud_storage_private_access": ["rtb-0123456789abcdef0"], "cloud_region": "eu-west-1"}, "leads to no bucket of us-west-2"),
+    ("eks", {"cloud_storage_private_access": ["rtb-0123456789abcdef0"], "object_storage_kind": "s3", "cloud_object_storage": False}, "do not lie in this cloud"),
+    ("gke", {**GOOGLE, "cloud_storage_private_access": ["nodes"]}, "allowed is projects/<project>/regions/<region>/subnetworks/<name>"),
+    ("azure", {**AZURE, "cloud_storage_private_access": [SUBNET, SUBNET]}, "allowed is the id of one subnet"),
+    ("azure", {**AZURE, "cloud_storage_private_zone": PRIVATE_ZONE}, "circleci_cloud_storage_private_access is empty"),
+    ("azure", {**AZURE, "cloud_storage_private_access": [SUBNET], "cloud_storage_private_zone": "example.com"}, "privatelink.blob.core.windows.net"),
+    ("digitalocean", {"object_storage_kind": "do_spaces", "cloud_storage_private_access": ["x"]}, "DigitalOcean has no private way to Spaces"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_private_way_is_one_sentence(platform: str, changed: dict[str, Any], said: str) -> None:
+    found = problems(CATALOG, site(platform, **changed))
+    assert len(found) == 1 and said in found[0], found
+
+
+def test_private_ways_are_told() -> None:
+    plain: dict[str, Any] = {"cloud_object_storage": False}
+    assert requests(CATALOG, site(**plain, cloud_storage_private_access=["rtb-0123456789abcdef0"])) == [
+        ("private access", "gateway endpoint of the VPC", "com.amazonaws.us-west-2.s3", "route tables rtb-0123456789abcdef0")]  # fmt: skip
+    subnet = "projects/p/regions/us-central1/subnetworks/nodes"
+    assert requests(CATALOG, site("gke", **GOOGLE, cloud_storage_private_access=[subnet])) == [("private access", "private Google access", subnet, "on")]
+    rows = requests(CATALOG, site("azure", **AZURE, **plain, cloud_storage_private_access=[SUBNET], cloud_storage_private_zone=PRIVATE_ZONE))
+    assert [row[1:3] for row in rows] == [("private endpoint", "circleci-osaka-blob"), ("private DNS zone", PRIVATE_ZONE)]
+
+
+@pytest.mark.parametrize("platform, host, said", [
+    ("eks", "123456789012.dkr.ecr.us-west-2.amazonaws.com", "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryReadOnly"),
+    ("eks", "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", "arn:aws-cn:iam::aws:policy"),
+    ("gke", "us-central1-docker.pkg.dev", "--location us-central1"),
+    ("azure", "examplecircleci.azurecr.io", "--role AcrPull --scope $(az acr show --name examplecircleci"),
+    ("digitalocean", "registry.digitalocean.com/example", "doctl kubernetes cluster registry add"),
+])  # fmt: skip
+def test_the_right_to_pull_from_a_registry_of_the_cloud_is_told(platform: str, host: str, said: str) -> None:
+    plain: dict[str, Any] = {"cloud_object_storage": False, "registry_host": host}
+    ((part, _construct, name, request),) = requests(CATALOG, site(platform, **plain))
+    assert (part, name) == ("registry", host.partition("/")[0]) and said in request
+    # A registry elsewhere is nobody's business there.
+    assert requests(CATALOG, site(platform, **{**plain, "registry_host": "registry.example.com"})) == []
