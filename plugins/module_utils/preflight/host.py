@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import sys
@@ -23,6 +24,7 @@ _VENDOR_RUNNER = "machine runner 3 installation on Linux, prerequisites"
 _RUNNER_PROGRAMS = {
     "git": "git", "ssh": "openssh-client", "tar": "tar", "gzip": "gzip", "sha256sum": "coreutils", "update-ca-certificates": "ca-certificates",
 }  # fmt: skip
+_DOCKER_OPTIONS = "/etc/docker/daemon.json"
 _PROGRAM_FOLDERS = ("usr/local/bin", "usr/bin", "bin", "usr/sbin", "sbin")
 _OTHER_RUNNERS = {
     "opt/circleci/circleci-launch-agent": "a launch-agent of the deprecated kind",
@@ -103,6 +105,7 @@ def check_host(
         )
     if "nomad_clients" in purposes:
         findings.append(_check_cgroup(name, root))
+        findings += _check_docker_options(name, root)
     if "runners_linux" in purposes:
         findings += _check_runner(name, root)
     return findings
@@ -165,6 +168,25 @@ def _check_cgroup(name: str, root: Path) -> Finding:
         if version == "v1"
         else "Add systemd.unified_cgroup_hierarchy=0 to the kernel's command line and reboot, or use Podman (4.10) and waive cgroup_version.",
     )
+
+
+def _check_docker_options(name: str, root: Path) -> list[Finding]:
+    """Options of Docker that somebody else wrote: the role container_engine writes the file as a whole, always with a pool of addresses."""
+    try:
+        options = json.loads((root / _DOCKER_OPTIONS.lstrip("/")).read_text(encoding="utf-8"))
+        told = "" if "default-address-pools" in options else ", ".join(sorted(options))
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError):
+        told = "no JSON object"
+    if not told:
+        return []
+    return [
+        Finding(
+            "docker_options", PROBLEM, f"{name}:{_DOCKER_OPTIONS}", told, "no options of others, since install writes that file", "onprem.circleci_server",
+            "Put them into circleci_container_engine_options, which win over ours, and move the file away.",
+        )
+    ]  # fmt: skip
 
 
 def _check_runner(name: str, root: Path) -> list[Finding]:

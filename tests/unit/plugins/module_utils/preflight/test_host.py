@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import PROBLEM
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.host import check_host
 
@@ -28,6 +29,26 @@ def test_good_client(tmp_path: Path) -> None:
 def test_cgroup_v2_stops_a_client_and_nobody_else(tmp_path: Path) -> None:
     root = make_root(tmp_path, cgroup="cgroup2")
     assert problems(root) == ["cgroup_version"]
+    assert problems(root, purposes=("registry",)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"default-address-pools": [{"base": "10.10.0.0/16", "size": 24}], "log-driver": "journald"}', ""),
+        ("{}", ""),
+        ('{"log-driver": "journald", "live-restore": true}', "live-restore, log-driver"),
+        ("log-driver: journald", "no JSON object"),
+        ("7", "no JSON object"),
+    ],
+)
+def test_options_of_docker_that_somebody_else_wrote_are_named(tmp_path: Path, text: str, told: str) -> None:
+    root = make_root(tmp_path)
+    (root / "etc/docker").mkdir()
+    (root / "etc/docker/daemon.json").write_text(text, encoding="utf-8")
+    found = [item for item in check_host("nomad1", ("nomad_clients",), needs={}, controller_time=0, root=root) if item.check == "docker_options"]
+    assert [(item.level, item.subject, item.found) for item in found] == ([(PROBLEM, "nomad1:/etc/docker/daemon.json", told)] if told else [])
+    assert all("circleci_container_engine_options" in item.remedy for item in found)
     assert problems(root, purposes=("registry",)) == []
 
 
