@@ -175,7 +175,7 @@ test-packages: tree ## RPM packages of the bundle, built, resolved, signed and i
 	@$(NEEDS) packages
 	@echo "==> packages"; $(PYTEST) $(or $(PACKAGES),tests/integration_packages)
 
-test-cloud: tree $(MOTO)/.ready $(CLOUD_LIBRARIES)/.ready ## Firewalls of clouds by the verb cloud_prepare: AWS as moto has it, the others as strict stand-ins
+test-cloud: tree $(MOTO)/.ready $(CLOUD_LIBRARIES)/.ready ## What the verb cloud_prepare sets in clouds: AWS as moto has it, the others as strict stand-ins
 	@echo "==> clouds"; $(RUN) MOTO_PYTHON=$(MOTO)/bin/python CLOUD_PYTHON=$(CLOUD_LIBRARIES)/bin/python $(BIN)/python -m pytest -q -rs -n 2 $(or $(CLOUDS),tests/integration_cloud)
 
 .PHONY: scenario-table

@@ -67,6 +67,20 @@ def test_key_file_of_a_service_account_of_google(on_google: tuple[Cloud, Google]
     assert "https://198.51.100.1/token, which was not named before" in cloud.run(circleci_ports=PORTS)["last"]["msg"]
 
 
+def test_each_api_of_google_gets_a_token_of_its_own_scope(on_google: tuple[Cloud, Google], tmp_path: Path) -> None:
+    cloud, account = on_google
+    key = tmp_path / "key.json"
+    key.write_text(json.dumps(account.key_file))
+    cloud.environment = {"GOOGLE_APPLICATION_CREDENTIALS": str(key)}
+    asked = {"circleci_ports": PORTS, "circleci_cloud_object_storage": True, "circleci_object_storage_endpoint": account.url,
+             "circleci_cloud_dns_zone": "projects/example-project/managedZones/example-zone", "circleci_cloud_dns_endpoint": account.url}  # fmt: skip
+    run = cloud.run(**asked)
+    assert (run["code"], run["changed"]) == (0, 3), run["said"]
+    scopes = {scope.rpartition("/")[2] for token, scope in account.scopes.items() if token.startswith("ya29.")}
+    assert scopes == {"compute", "devstorage.full_control", "ndev.clouddns.readwrite"}
+    assert cloud.run(**asked)["changed"] == 0
+
+
 def test_identity_of_a_machine_of_google(on_google: tuple[Cloud, Google]) -> None:
     cloud, account = on_google
     where = account.url.removeprefix("http://")
