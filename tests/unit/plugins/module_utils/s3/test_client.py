@@ -34,6 +34,14 @@ def test_signature_of_a_listing_is_that_of_the_published_example() -> None:
     assert headers["authorization"].endswith("Signature=34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7")
 
 
+def test_credentials_that_live_for_a_while_sign_their_token_as_botocore_does() -> None:
+    keys = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "us-west-2", "session/token==")
+    headers = sign_headers(keys, "GET", "s3.us-west-2.amazonaws.com", "/example-data", {"publicAccessBlock": ""}, {}, EMPTY, "20261127T120000Z")
+    assert headers["x-amz-security-token"] == "session/token==" and "session/token" not in repr(keys)
+    assert "SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token," in headers["authorization"]
+    assert headers["authorization"].endswith("Signature=46a7e330ca16b8f20446a8325a23c51b10953acb70ef51c5c9ba0bf246dccc6d")
+
+
 def test_secret_key_does_not_show() -> None:
     assert KEYS.secret_key not in repr(KEYS)
 
