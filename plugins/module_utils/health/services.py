@@ -25,6 +25,7 @@ def read_namespace(api: KubeApi, namespace: str) -> dict[str, Any]:
     for plural, kind in KINDS.items():
         for item in _items(api, f"/apis/apps/v1/namespaces/{namespace}/{plural}"):
             found["workloads"].append(_workload(kind, item))
+    found["workloads"] += [_job(item) for item in _items(api, f"/apis/batch/v1/namespaces/{namespace}/jobs")]
     found["pods"] = [_pod(item) for item in _items(api, f"/api/v1/namespaces/{namespace}/pods")]
     for item in _items(api, f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"):
         phase = str((item.get("status") or {}).get("phase", ""))
@@ -57,6 +58,21 @@ def _workload(kind: str, item: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _job(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A Job is ready when it has come to its end."""
+    complete = any(one.get("type") == "Complete" and one.get("status") == "True" for one in (item.get("status") or {}).get("conditions") or [])
+    pod = (((item.get("spec") or {}).get("template") or {}).get("spec")) or {}
+    images = [str(part.get("image")) for part in pod.get("containers") or []]
+    return {"kind": "Job", "name": str(item["metadata"]["name"]), "wanted": 1, "ready": int(complete), "images": images}
+
+
+def _is(work: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a workload is the one of the catalog. Jobs have a suffix that each release or revision makes anew."""
+    if work["kind"] == "Job":
+        return row.get("kind") == "job" and (work["name"] == row["name"] or str(work["name"]).startswith(f"{row['name']}-"))
+    return bool(work["name"] == row["name"])
+
+
 def _pod(item: Mapping[str, Any]) -> dict[str, Any]:
     status = item.get("status") or {}
     owners = item["metadata"].get("ownerReferences") or [{}]
@@ -83,7 +99,7 @@ def _pods_of(workload: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> 
     name = workload["name"]
     result = []
     for pod in pods:
-        if pod["owner_kind"] == "StatefulSet" and workload["kind"] == "StatefulSet" and pod["owner"] == name:
+        if pod["owner_kind"] == workload["kind"] in ("StatefulSet", "Job") and pod["owner"] == name:
             result.append(pod)
         # A replica set is called after its deployment and a hash of letters and digits.
         elif pod["owner_kind"] == "ReplicaSet" and workload["kind"] == "Deployment":
@@ -102,6 +118,8 @@ def _state(service: Mapping[str, Any], names: Sequence[str], found: Sequence[Map
             return "not installed", f"needs {needs}" if needs else "optional"
         if all(work.get("certainty") in ("inferred", "gap", "disputed") for work in service.get("workloads") or []):
             return "unknown", f"no workload {', '.join(names)}, but that name is only inferred"
+        if all(work.get("kind") == "job" for work in service.get("workloads") or []):
+            return "unknown", f"no Job {', '.join(names)}, which may have been taken away after its end"
         return "missing", f"no workload {', '.join(names)}"
     wanted = sum(work["wanted"] for work in found)
     ready = sum(work["ready"] for work in found)
@@ -114,9 +132,8 @@ def _state(service: Mapping[str, Any], names: Sequence[str], found: Sequence[Map
         return "down", f"0 of {wanted} ready{why}"
     if ready < wanted or broken:
         return "degraded", f"{ready} of {wanted} ready, {', '.join(work['name'] for work in found if work['ready'] < work['wanted'])}{why}"
-    present = {work["name"] for work in found}
     absent = [
-        str(work["name"]) for work in service.get("workloads") or [] if work["name"] not in present and work.get("certainty") == "documented"
+        str(row["name"]) for row in service.get("workloads") or [] if row.get("certainty") == "documented" and not any(_is(work, row) for work in found)
     ]
     if absent:
         return "degraded", f"without {', '.join(absent)}"
@@ -128,10 +145,11 @@ def assess(wanted: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> dic
     explained: set[str] = set()
     services = []
     for service in wanted:
-        names = [str(work["name"]) for work in service.get("workloads") or []]
+        rows = service.get("workloads") or []
+        names = [str(row["name"]) for row in rows]
         works = []
         for work in found["workloads"]:
-            if work["name"] not in names:
+            if not any(_is(work, row) for row in rows):
                 continue
             explained.add(work["name"])
             pods = _pods_of(work, found["pods"])
@@ -152,7 +170,8 @@ def assess(wanted: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> dic
                 "workloads": [{key: value for key, value in work.items() if key != "reasons"} for work in works],
             }
         )
-    others = sorted(work["name"] for work in found["workloads"] if work["name"] not in explained)
+    # What a Job that nobody knows has done is over.
+    others = sorted(work["name"] for work in found["workloads"] if work["name"] not in explained and work["kind"] != "Job")
     unbound = [item["name"] for item in found["claims"] if item["phase"] != "Bound"]
     return {"services": services, "unexplained": others, "unbound_claims": unbound, "kubernetes": found["kubernetes"]}
 

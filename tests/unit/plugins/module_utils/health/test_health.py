@@ -93,6 +93,29 @@ def test_pods_go_to_their_own_workload() -> None:
     assert [item["workloads"][0]["restarts"] for item in result["services"]] == [1, 3]
 
 
+@pytest.mark.parametrize(
+    ("jobs", "state", "detail"),
+    [
+        (["inject-bottoken-4-7-15"], "healthy", ""),
+        (["inject-bottoken"], "healthy", ""),
+        (["inject-bottokens"], "unknown", "no Job inject-bottoken, which may have been taken away after its end"),
+        ([], "unknown", "no Job inject-bottoken, which may have been taken away after its end"),
+    ],
+)
+def test_a_job_has_a_suffix_and_may_be_gone(jobs: list[str], state: str, detail: str) -> None:
+    (wanted,) = [item for item in service_wants("4.7.15") if item["name"] == "inject-bottoken"]
+    ended = {"conditions": [{"type": "Complete", "status": "True"}]}
+    result = look(wanted, jobs=[{"metadata": {"name": name}, "spec": {}, "status": ended} for name in jobs])
+    assert (result["services"][0]["state"], result["services"][0]["detail"], result["unexplained"]) == (state, detail, [])
+
+
+def test_a_job_that_does_not_end_is_down_with_the_reason_of_its_pod() -> None:
+    (wanted,) = [item for item in service_wants("4.7.15") if item["name"] == "inject-bottoken"]
+    result = look(wanted, jobs=[{"metadata": {"name": "inject-bottoken-1"}, "spec": {}, "status": {"active": 1}}],
+                  pods=[pod("inject-bottoken-1", kind="Job", restarts=2, waiting="ImagePullBackOff")])  # fmt: skip
+    assert (result["services"][0]["state"], result["services"][0]["detail"]) == ("down", "0 of 1 ready: ImagePullBackOff")
+
+
 def test_every_service_of_the_catalog_is_judged() -> None:
     wants = service_wants("4.10.0")
     assert len(wants) >= 36 and all(item["name"] for item in wants)
