@@ -35,7 +35,7 @@ options:
     type: path
     required: true
   id:
-    description: The restore point that was just taken. Not needed in check mode.
+    description: The restore point that was just taken. Empty takes the last one of the release. Not needed in check mode.
     type: str
     default: ""
   kubectl:
@@ -93,7 +93,7 @@ from ..module_utils.helm.lifecycle import ProgressFile
 from ..module_utils.helm.objects import parse_documents
 from ..module_utils.operations.kubectl import Kubectl
 from ..module_utils.operations.postgres_upgrade import PostgresUpgrade, databases_of, open_step
-from ..module_utils.operations.restore_points import RestorePoints
+from ..module_utils.operations.restore_points import Owner, RestorePoints
 from ..module_utils.operations.stores import Databases, major_of
 from ..module_utils.operations_module import RELEASE_SPEC, client, need_release, told
 
@@ -125,7 +125,8 @@ def main() -> None:
         changed = open_step(databases, store, params["image"])
         if changed and not module.check_mode:
             points = RestorePoints(Path(params["path"]), api)
-            PostgresUpgrade(databases, points, points.get(params["id"]), progress).run(params["image"])
+            point = points.get(params["id"], Owner(params["name"], params["namespace"], params["domain"]))
+            PostgresUpgrade(databases, points, point, progress).run(params["image"])
         module.exit_json(
             changed=changed, before=before, after=after, diff={"before": f"PostgreSQL {before}\n", "after": f"PostgreSQL {after}\n"}
         )

@@ -36,7 +36,14 @@ class PostgresUpgrade:
         if not open_step(self.databases, store, image):
             return False
         self.points.verify(self.point)
-        if not self.databases.unfinished(store):
+        begun = self.databases.unfinished(store)
+        if begun not in ("", self.point.id):
+            raise OperationError(
+                "unfinished",
+                f"PostgreSQL is on its way into another version from restore point {begun}, not from {self.point.id}: run the verb rollback with "
+                f"circleci_restore_point: {begun}.",
+            )
+        if not begun:
             self._same_as_dumped(server)
             self.databases.mark_unfinished(store, self.point.id)
         earlier = str(self.point.postgres["image"])

@@ -268,6 +268,9 @@ def _postgresql_steps(situation: Situation, catalog: Catalog, path: Sequence[str
     wanted, target = situation.postgresql_version, path[min(1, len(path) - 1)]
     if not situation.postgresql or not wanted:
         return ()
+    if not wanted.isdecimal():
+        problems.append(f"circleci_postgresql_version is {wanted!r}: allowed is a major version such as \"14\", or nothing.")
+        return ()
     have = version_number(f"{situation.postgresql}.0")[0]
     if have == int(wanted) and not situation.postgresql_unfinished:
         return ()

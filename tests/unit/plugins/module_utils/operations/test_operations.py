@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -433,6 +434,8 @@ def test_a_killed_move_is_finished_by_the_next_run_and_nothing_starts_on_half_of
         points.take(world.stored(), databases(world), NS, "4.10.0")
     assert back(world, points).look(point).kind == "restore"
     world.refused_dumps.clear()
+    with pytest.raises(OperationError, match=f"from restore point {point.id}, not from another"):
+        to_14(world, points, replace(point, id="another"))
     assert to_14(world, points, point)
     assert (world.data_major, world.rows, unfinished(world)) == (14, rows, "")
 

@@ -143,6 +143,7 @@ def test_postgresql_goes_without_another_release_too(release: str, step: str) ->
     [
         ("4.8.12", "4.9.5", {"postgresql": PG12, "postgresql_version": "14"}, "4.8.12 works with 12 only. Leave it empty for this step; when 4.9.5 runs"),
         ("4.9.5", "4.10.0", {"postgresql": PG14, "postgresql_version": "12"}, 'do not open with 12. Set it to "14"'),
+        ("4.10.0", "4.10.0", {"postgresql": PG12, "postgresql_version": "new"}, "is 'new': allowed is a major version such as \"14\", or nothing"),
         ("4.10.0", "4.10.0", {"postgresql": PG12, "postgresql_version": "16"}, "knows no image of it for 4.10.0. Leave it empty"),
     ],
 )
