@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
+import time
 from typing import Any
 
 from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.kube import KubernetesClient
@@ -44,10 +45,18 @@ def main() -> int:
         port = int(service["spec"]["ports"][0]["nodePort"])
         keys = Credentials(given["options"]["access_key"], given["options"]["secret_key"], "us-east-1")
         client = S3Client(f"https://{given['name']}", keys, ca_data=authorities[number].certificate, address=given["node"], port=port)
+        said = ""
         try:
-            return base64.b64encode(client.get("circleci-agents", ".onprem-circleci-site").body).decode()
-        except S3Error as error:
-            return str(error)
+            # The Service leads to new pods a moment after they are ready.
+            for _try in range(30):
+                try:
+                    return base64.b64encode(client.get("circleci-agents", ".onprem-circleci-site").body).decode()
+                except S3Error as error:
+                    said = str(error)
+                    if "cannot be reached" not in said:
+                        break
+                    time.sleep(1)
+            return said
         finally:
             client.close()
 
