@@ -31,6 +31,7 @@ USER_AGENT = "onprem-circleci-mirror/1"
 BUFFER = 1 << 18
 HEADER_LIMIT = 1 << 16
 _RECORD = 5 + (1 << 14) + 256  # a record of TLS at its longest
+_PLAINTEXT = 1 << 15  # encrypted and sent at once; what is larger is memory that the kernel has to give for each piece
 _CIPHERTEXT = 1 << 17  # read at once; larger brings little and is held twice by each of up to 32 lanes
 SLOWEST = 1024  # bytes per second below which a transfer counts as stalled
 _KERNEL_TIMEOUTS = sys.platform.startswith("linux")
@@ -143,7 +144,7 @@ class TlsStream:
     """TLS over a socket that we read ourselves.
 
     ``SSLSocket`` asks the kernel twice for each record of 16 KiB, and each time the peer gets an acknowledgement of its own: over loopback that costs
-    both sides more than decrypting. Here many records come in one call, and many go in one.
+    both sides more than decrypting. Here many records come in one call.
     """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, host: str) -> None:
@@ -185,7 +186,7 @@ class TlsStream:
         """Encrypt and send; in pieces, so that a long body is not held twice."""
         rest = memoryview(data)
         while len(rest):
-            piece, rest = rest[:BUFFER], rest[BUFFER:]
+            piece, rest = rest[:_PLAINTEXT], rest[_PLAINTEXT:]
             while len(piece):
                 try:
                     piece = piece[self._tls.write(piece) :]
