@@ -54,12 +54,15 @@ def needs_patched_nomad(releases: list[str]) -> bool:
 
 
 def patched_nomad() -> dict[str, bytes]:
-    """The archive of Nomad for clients of 4.3 to 4.7. Inside is Nomad 1.7.7: the vendor's patched build is not to be had."""
+    """The archive of Nomad for clients of 4.3 to 4.7. Inside is Nomad 1.7.7: the vendor's patched build is not to be had.
+
+    What stands behind its last byte makes it another program than the upstream one, as the patched build is.
+    """
     program = artifacts.ensure(artifacts.find("nomad", "1.7.7")) / "nomad"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=4) as archive:
         info = zipfile.ZipInfo("nomad", (2026, 1, 1, 0, 0, 0))
         info.external_attr, info.compress_type = 0o100755 << 16, zipfile.ZIP_DEFLATED
-        archive.writestr(info, program.read_bytes())
+        archive.writestr(info, program.read_bytes() + f"stand-in for {PATCHED_NOMAD}\n".encode())
     path = f"nomad/{PATCHED_NOMAD}/linux_amd64.zip"
     return {path: buffer.getvalue(), f"{path}.sha": hashlib.sha256(buffer.getvalue()).hexdigest().encode() + b"\n"}
