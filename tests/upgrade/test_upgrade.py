@@ -189,6 +189,13 @@ def test_the_application_layer_goes_down_and_comes_up(site: Site) -> None:
     assert site.running() == {}
     assert site.sql("SELECT 1") == ["1"], "the databases go on"
     assert site.run("scale", given=down, name="scale-down-again").changed == {}
+    reported = site.run("report", given=extra(site.release()[0]), name="report-stopped")
+    assert reported.code == 0, said(reported)
+    report = json.loads(verbs.read("bastion", f"{STATE}/reports/report.json"))
+    (api,) = [item for item in report["services"] if item["name"] == "api-service"]
+    assert (api["state"], api["detail"]) == ("down", "scaled to 0") and api["impact"] == "Large parts of the UI, contexts among them, stop working."
+    assert api["impact"] in verbs.read("bastion", f"{STATE}/reports/report.html")
+    assert any(warning["text"].startswith("api-service is down (scaled to 0). Large parts") for warning in report["warnings"]), report["warnings"]
     up = site.run("scale", given={"circleci_application_layer": "started"}, name="scale-up")
     assert up.code == 0 and up.changed, said(up)
     assert site.running() == before

@@ -99,7 +99,7 @@ def _pods_of(workload: Mapping[str, Any], pods: Sequence[Mapping[str, Any]]) -> 
     name = workload["name"]
     result = []
     for pod in pods:
-        if pod["owner_kind"] == workload["kind"] in ("StatefulSet", "Job") and pod["owner"] == name:
+        if pod["owner_kind"] in ("StatefulSet", "Job") and (pod["owner_kind"], pod["owner"]) == (workload["kind"], name):
             result.append(pod)
         # A replica set is called after its deployment and a hash of letters and digits.
         elif pod["owner_kind"] == "ReplicaSet" and workload["kind"] == "Deployment":

@@ -169,7 +169,7 @@ class TlsStream:
                 self._receive(0)
 
     def _flush(self) -> None:
-        if self._outgoing.pending:
+        if self._outgoing.pending > 0:
             self._sock.sendall(self._outgoing.read())
 
     def _receive(self, surely: int) -> bool:
