@@ -194,7 +194,7 @@ def test_the_application_layer_goes_down_and_comes_up(site: Site) -> None:
     report = json.loads(verbs.read("bastion", f"{STATE}/reports/report.json"))
     (api,) = [item for item in report["services"] if item["name"] == "api-service"]
     assert (api["state"], api["detail"]) == ("down", "scaled to 0") and api["impact"] == "Large parts of the UI, contexts among them, stop working."
-    assert api["impact"] in verbs.read("bastion", f"{STATE}/reports/report.html")
+    assert api["impact"] in verbs.read("bastion", f"{STATE}/reports/report.html").decode()
     assert any(warning["text"].startswith("api-service is down (scaled to 0). Large parts") for warning in report["warnings"]), report["warnings"]
     up = site.run("scale", given={"circleci_application_layer": "started"}, name="scale-up")
     assert up.code == 0 and up.changed, said(up)
