@@ -19,10 +19,7 @@ author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
 extends_documentation_fragment:
   - onprem.circleci_server.installed
-requirements:
-  - kubectl, within one minor of the cluster
-  - kubernetes (Python library)
-  - PyYAML
+  - onprem.circleci_server.database_step
 options:
   steps:
     description: The versions in order. The filter P(onprem.circleci_server.upgrade_plan#filter) computes them.
@@ -38,17 +35,6 @@ options:
         description: Image that brings it, in the private registry.
         type: str
         required: true
-  kubectl:
-    description: The kubectl program, as a name or a path.
-    type: str
-    default: kubectl
-  wait_timeout:
-    description: Seconds that each version may take to start. One whose image cannot be pulled for 120 seconds is given up before that.
-    type: int
-    default: 900
-  progress_file:
-    description: File on this host to which progress is written as JSON.
-    type: path
 attributes:
   check_mode:
     support: full
@@ -95,40 +81,28 @@ code:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.helm.lifecycle import ProgressFile
-from ..module_utils.helm.objects import parse_documents
-from ..module_utils.operations.kubectl import Kubectl
+from ..module_utils.database_step import DATABASE_STEP_SPEC, open_databases
 from ..module_utils.operations.mongo_upgrade import MongoUpgrade, Version
-from ..module_utils.operations.stores import Databases
-from ..module_utils.operations_module import RELEASE_SPEC, client, need_release, told
+from ..module_utils.operations_module import told
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            **RELEASE_SPEC,
+            **DATABASE_STEP_SPEC,
             "steps": {
                 "type": "list",
                 "elements": "dict",
                 "required": True,
                 "options": {"version": {"type": "str", "required": True}, "image": {"type": "str", "required": True}},
             },
-            "kubectl": {"type": "str", "default": "kubectl"},
-            "wait_timeout": {"type": "int", "default": 900},
-            "progress_file": {"type": "path"},
         },
         supports_check_mode=True,
     )
     params = module.params
     way = [Version(step["version"], step["image"]) for step in params["steps"]]
     with told(module):
-        api = client(module)
-        present = need_release(api, params)
-        progress = ProgressFile("" if module.check_mode else params["progress_file"] or "")
-        pods = Kubectl(params["kubectl"], params["kubeconfig"], params["namespace"], context=params["context"])
-        databases = Databases(
-            api, pods, params["namespace"], present, parse_documents(present.manifest), patience=params["wait_timeout"], progress=progress
-        )
+        databases, progress = open_databases(module)
         upgrade = MongoUpgrade(databases, progress)
         before, left = upgrade.open_steps(way)
         after, done = (left[-1].version if left else before), [step.version for step in left]

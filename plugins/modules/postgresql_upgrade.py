@@ -21,10 +21,7 @@ author:
   - Contributors to onprem.circleci_server (@onprem-circleci)
 extends_documentation_fragment:
   - onprem.circleci_server.installed
-requirements:
-  - kubectl, within one minor of the cluster
-  - kubernetes (Python library)
-  - PyYAML
+  - onprem.circleci_server.database_step
 options:
   image:
     description: Image that brings the version, in the private registry. Its tag begins with the version.
@@ -38,17 +35,6 @@ options:
     description: The restore point that was just taken. Empty takes the last one of the release. Not needed in check mode.
     type: str
     default: ""
-  kubectl:
-    description: The kubectl program, as a name or a path.
-    type: str
-    default: kubectl
-  wait_timeout:
-    description: Seconds that each version may take to start. One whose image cannot be pulled for 120 seconds is given up before that.
-    type: int
-    default: 900
-  progress_file:
-    description: File on this host to which progress is written as JSON.
-    type: path
 attributes:
   check_mode:
     support: full
@@ -89,42 +75,31 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.helm.lifecycle import ProgressFile
-from ..module_utils.helm.objects import parse_documents
-from ..module_utils.operations.kubectl import Kubectl
-from ..module_utils.operations.postgres_upgrade import PostgresUpgrade, databases_of, open_step
+from ..module_utils.database_step import DATABASE_STEP_SPEC, open_databases
+from ..module_utils.operations.postgres_upgrade import PostgresUpgrade, open_step, postgres_of
 from ..module_utils.operations.restore_points import Owner, RestorePoints
-from ..module_utils.operations.stores import Databases, major_of
-from ..module_utils.operations_module import RELEASE_SPEC, client, need_release, told
+from ..module_utils.operations.stores import major_of
+from ..module_utils.operations_module import told
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            **RELEASE_SPEC,
+            **DATABASE_STEP_SPEC,
             "image": {"type": "str", "required": True},
             "path": {"type": "path", "required": True},
             "id": {"type": "str", "default": ""},
-            "kubectl": {"type": "str", "default": "kubectl"},
-            "wait_timeout": {"type": "int", "default": 900},
-            "progress_file": {"type": "path"},
         },
         supports_check_mode=True,
     )
     params = module.params
     with told(module):
-        api = client(module)
-        present = need_release(api, params)
-        progress = ProgressFile("" if module.check_mode else params["progress_file"] or "")
-        pods = Kubectl(params["kubectl"], params["kubeconfig"], params["namespace"], context=params["context"])
-        databases = Databases(
-            api, pods, params["namespace"], present, parse_documents(present.manifest), patience=params["wait_timeout"], progress=progress
-        )
-        store, _server = databases_of(databases)
+        databases, progress = open_databases(module)
+        store, _server = postgres_of(databases)
         before, after = major_of(databases.live_image(store)), major_of(params["image"])
         changed = open_step(databases, store, params["image"])
         if changed and not module.check_mode:
-            points = RestorePoints(Path(params["path"]), api)
+            points = RestorePoints(Path(params["path"]), databases.api)
             point = points.get(params["id"], Owner(params["name"], params["namespace"], params["domain"]))
             PostgresUpgrade(databases, points, point, progress).run(params["image"])
         module.exit_json(

@@ -111,13 +111,13 @@ class Layers:
 
     def start(self) -> tuple[list[Scale], Outcome]:
         """The databases ready, then the replicas of the release, then all of it ready. Never on half of the data."""
-        self._whole()
+        self._need_whole_data()
         below = [target for target in self.targets() if target.layer in ("data", "execution")]
         self._ready(below, "The application layer is not started, since what it needs is not ready")
         changed = self._apply(self.scales(stopped=False))
         return changed, self._ready(self.targets(), "The application layer did not become ready")
 
-    def _whole(self) -> None:
+    def _need_whole_data(self) -> None:
         for item in self._list(f"/apis/apps/v1/namespaces/{self.namespace}/statefulsets", f"app.kubernetes.io/name={POSTGRES}"):
             point = (item["metadata"].get("annotations") or {}).get(UNFINISHED)
             if point:

@@ -32,7 +32,7 @@ class PostgresUpgrade:
 
     def run(self, image: str) -> bool:
         """Bring the data into *image*. False when they are there already."""
-        store, server = databases_of(self.databases)
+        store, server = postgres_of(self.databases)
         if not open_step(self.databases, store, image):
             return False
         self.points.verify(self.point)
@@ -67,7 +67,7 @@ class PostgresUpgrade:
         """An empty server with *image*, the dumps into it, and every row counted."""
         self._tell(f"an empty PostgreSQL {major_of(image)}")
         self.databases.renew_volume(store, image)
-        server = databases_of(self.databases)[1]
+        server = postgres_of(self.databases)[1]
         self._tell(f"dumps of {len(self.point.schemas)} databases")
         self.points.fill_postgres(self.point, server)
         expected = self.points.rows(self.point)
@@ -85,7 +85,7 @@ class PostgresUpgrade:
         failed = f"PostgreSQL {major_of(image)} did not take the data ({error})"
         try:
             self.databases.renew_volume(store, earlier)
-            self.points.fill_postgres(self.point, databases_of(self.databases)[1])
+            self.points.fill_postgres(self.point, postgres_of(self.databases)[1])
         except OperationError as again:
             return OperationError(
                 "unfinished",
@@ -99,7 +99,7 @@ class PostgresUpgrade:
         self.progress({"phase": "PostgreSQL", "done": 0, "total": 0, "waiting_for": [what]})
 
 
-def databases_of(databases: Databases) -> tuple[StatefulStore, Postgres]:
+def postgres_of(databases: Databases) -> tuple[StatefulStore, Postgres]:
     store, server = databases.store(POSTGRES), databases.postgres()
     if store is None or server is None:
         raise OperationError("postgresql", "the release brings no PostgreSQL: its owner upgrades it.")

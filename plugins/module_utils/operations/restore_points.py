@@ -197,12 +197,12 @@ class RestorePoints:
     def take(self, release: StoredRelease, databases: Databases, namespace: str, target: str) -> RestorePoint:
         """The application layer must be at zero, or databases do not agree with each other."""
         store = databases.store(POSTGRES)
-        whole = databases.unfinished(store) if store is not None else ""
-        if whole:
+        begun = databases.unfinished(store) if store is not None else ""
+        if begun:
             raise OperationError(
                 "unfinished",
-                f"PostgreSQL is on its way into another version, from restore point {whole}; one taken now would hold half of it. Run the verb upgrade "
-                f"again as it was begun, or the verb rollback with circleci_restore_point: {whole}.",
+                f"PostgreSQL is on its way into another version, from restore point {begun}; one taken now would hold half of it. Run the verb upgrade "
+                f"again as it was begun, or the verb rollback with circleci_restore_point: {begun}.",
             )
         moment = self.clock()
         identifier = f"{moment.strftime('%Y%m%dT%H%M%SZ')}-{release.chart_version}"

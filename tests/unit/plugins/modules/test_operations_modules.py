@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils import basic
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.onprem.circleci_server.plugins.module_utils import operations_module
+from ansible_collections.onprem.circleci_server.plugins.module_utils import database_step, operations_module
 from ansible_collections.onprem.circleci_server.plugins.module_utils.operations.restore_points import (
     Owner,
     RestorePoints,
@@ -21,13 +21,22 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.records imp
 from ansible_collections.onprem.circleci_server.plugins.modules import (
     installed_release,
     mongodb_upgrade,
+    postgresql_upgrade,
     release_layers,
     restore_point,
     way_back,
 )
-from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.operations.world import NS, World, image
+from ansible_collections.onprem.circleci_server.tests.unit.plugins.module_utils.operations.world import (
+    NS,
+    World,
+    image,
+    postgres_image,
+)
 
-MODULES = {"installed_release": installed_release, "release_layers": release_layers, "restore_point": restore_point, "mongodb_upgrade": mongodb_upgrade}
+MODULES = {
+    "installed_release": installed_release, "release_layers": release_layers, "restore_point": restore_point, "mongodb_upgrade": mongodb_upgrade,
+    "postgresql_upgrade": postgresql_upgrade,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -35,7 +44,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     made.api.put("/version", {"gitVersion": "v1.33.0"})
     monkeypatch.setattr(operations_module, "KubernetesClient", lambda *_given: made.api)
-    for module in (restore_point, mongodb_upgrade, way_back):
+    for module in (restore_point, database_step, way_back):
         monkeypatch.setattr(module, "Kubectl", lambda *_given, **_more: made)
     # Controllers are done before anybody looks.
     made.api.hooks.append(lambda method, _path: made.settle() if method == "GET" else None)
@@ -171,3 +180,14 @@ def test_an_api_that_is_gone_is_one_sentence(world: World, capsys: pytest.Captur
     world.api.down = True
     failed = run("release_layers", capsys, state="stopped")
     assert failed["code"] == "kubernetes" and "cannot be reached" in failed["msg"]
+
+
+def test_postgresql_says_what_it_would_do_and_does_it(world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    options: dict[str, Any] = {"image": postgres_image("14.22.4094-x"), "path": str(tmp_path)}
+    check = run("postgresql_upgrade", capsys, check=True, **options)
+    assert (check["changed"], check["before"], check["after"], world.data_major) == (True, 12, 14, 12)
+    taken = run("restore_point", capsys, path=str(tmp_path), target="4.9.5", keep_stopped=True)
+    done = run("postgresql_upgrade", capsys, id=taken["point"]["id"], **options)
+    assert (done["changed"], done["diff"], world.data_major) == (True, check["diff"], 14), done
+    assert run("postgresql_upgrade", capsys, id=taken["point"]["id"], **options)["changed"] is False
+    assert run("installed_release", capsys)["postgresql"] == "14.22.4094-x"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +29,7 @@ def names(**changed: Any) -> list[dict[str, Any]]:
     return [{"name": name, "values": values, "needed": name in (DOMAIN, APP)} for name, values in given.items() if values is not None]
 
 
-class Account:
+class Account(ABC):
     """The module against one stand-in. C(state) and C(theirs) have one shape for all clouds: name, type, values, TTL."""
 
     zone = ""
@@ -42,17 +43,17 @@ class Account:
         options = {"provider": self.provider, "site": "osaka", "region": "westeurope", "token": TOKEN, "endpoint": self.standin.url, "zone": self.zone}
         return run_module(cloud_dns, self.capsys, check=check, **{**options, "records": records, **changed})
 
+    @abstractmethod
     def state(self) -> dict[tuple[str, str], tuple[list[str], int]]:
         """What others see, without marks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def theirs(self, name: str, kind: str, *values: str) -> None:
         """Somebody makes a record; the name is relative to the zone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spoil(self, name: str, kind: str, value: str) -> None:
         """Somebody changes a record of ours: its value, and its TTL."""
-        raise NotImplementedError
 
 
 class OnGoogle(Account):

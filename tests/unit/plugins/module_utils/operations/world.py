@@ -122,7 +122,8 @@ class World:
             count, name = item["spec"].get("replicas", 1), item["metadata"]["name"]
             labels = item["spec"]["template"]["metadata"]["labels"]
             opens = {"mongodb": self.mongodb_opens, "postgresql": self.postgresql_opens}
-            ready = name not in self.broken and (name not in opens or opens[name]())
+            # Without a pod nobody makes a claim anew.
+            ready = count > 0 and name not in self.broken and (name not in opens or opens[name]())
             for number in range(count):
                 self.api.put(
                     f"/api/v1/namespaces/{NS}/pods/{name}-{number}",
