@@ -22,7 +22,7 @@ VAULT_PASSWORD = "/etc/onprem-circleci/vault-password"
 NAMESPACE = "onprem.circleci_server"
 INSTALLED = "/usr/share/ansible/collections/ansible_collections/onprem/circleci_server"
 VENV = "/opt/onprem/venv/bin"
-CONNECTED_VERBS = ("bundle",)
+CONNECTED_VERBS = ("bundle", "chart_check")
 _EXEC = ("docker", "exec", "--env", "HOME=/root", "--workdir", "/root")
 # Each gate that a person would pass; the sandbox has no person, so it answers in advance where a test does not look at gates.
 ANSWERED_GATES = ["oauth_application", "first_administrator", "personal_token", "organization_namespace"]

@@ -232,6 +232,16 @@ def compare_chart(chart: Chart, compared: str) -> tuple[str, list[Item]]:
     ]
 
 
+def why_refused(other: list[Item], compared: bool) -> str:
+    """What to do when the chart does not take the values: they are the catalog's and those of the site."""
+    own = "A key that stands in circleci_values is mended there"
+    if other:
+        return f"{own}. {other[0].sentence()}"
+    if compared:
+        return f"{own}; all others fit the chart that the catalog was compared with."
+    return f"{own}; any other means that the chart is not as documented: run the verb chart_check with it and give its overlay as circleci_catalog_overlay."
+
+
 def prove(module: AnsibleModule, helm: Helm) -> dict[str, Any]:
     params = module.params
     try:
@@ -247,7 +257,11 @@ def prove(module: AnsibleModule, helm: Helm) -> dict[str, Any]:
             module.warn(note)
             return {"proved": False, "chart_digest": "", "images": [], "secrets": [], "items": [], "notes": [note]}
         raise
-    documents = parse_documents(helm.template(chart, params["name"], helm.values_file(values)))
+    digest, other = compare_chart(chart, params["compared_digest"])
+    try:
+        documents = parse_documents(helm.template(chart, params["name"], helm.values_file(values)))
+    except HelmError as error:
+        raise HelmError(f"{error}. {why_refused(other, bool(params['compared_digest']))}", error.kind) from error
     defaults = parse_values(helm.run(["show", "values", str(chart.path)]))
     proof = Proof(
         documents,
@@ -278,7 +292,6 @@ def prove(module: AnsibleModule, helm: Helm) -> dict[str, Any]:
     proof.check_cluster(api)
     proof.check_postgresql(api, params["postgresql_step"])
     findings = proof.findings
-    digest, other = compare_chart(chart, params["compared_digest"])
     findings.items = other + findings.items
     return {
         "chart_digest": digest,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.onprem.circleci_server.tests.first_look.world import ROOT, World
+from ansible_collections.onprem.circleci_server.tests.unit.standin import planted
 
 CONNECTED = ("connected.example.com",)
 BASTION = ("bastion.example.com",)
@@ -36,20 +37,8 @@ def chart(world: World) -> Path:
     """A chart in which another key moves the image of Kong, and that does not call itself a stand-in."""
     tool("sandbox.standin", "chart", RELEASE, str(world.home))
     folder = world.home / "circleci-server"
-    for name, old, new in (
-        ("Chart.yaml", "onprem.circleci_server/stand-in", "example.com/none"),
-        ("templates/_helpers.tpl", "$image.repository | default (index . 2)", 'ternary $image.name $image.repository (eq (index . 1) "kong") | default (index . 2)'),
-    ):
-        text = (folder / name).read_text(encoding="utf-8")
-        assert old in text
-        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
-    text = (folder / "values.yaml").read_text(encoding="utf-8")
-    assert "    repository: kong\n" in text
-    (folder / "values.yaml").write_text(text.replace("    repository: kong\n", "    name: kong\n"), encoding="utf-8")
-    schema = json.loads((folder / "values.schema.json").read_text(encoding="utf-8"))
-    image = schema["properties"]["kong"]["properties"]["image"]["properties"]
-    image["name"] = image.pop("repository")
-    (folder / "values.schema.json").write_text(json.dumps(schema), encoding="utf-8")
+    planted.image_key_renamed(folder)
+    planted.not_called_a_stand_in(folder)
     return folder
 
 

@@ -22,7 +22,7 @@ from sandbox import docker, layout, suite, verbs  # noqa: E402 - the path is set
 from sandbox.standin import chart  # noqa: E402 - as above
 
 NAMESPACE = "circleci-server"
-# test_path.py goes from the first to the last but one, test_upgrade.py goes on to the last.
+# test_chart.py installs the first with another chart, test_path.py goes from the first to the last but one, test_upgrade.py goes on to the last.
 PATH = ("4.7.15", "4.8.12", "4.9.5", "4.10.0")
 OLD, NEW = PATH[-2:]
 STATE = "/var/lib/onprem-circleci"
@@ -207,16 +207,24 @@ def site(pytestconfig: pytest.Config) -> Site:
     return Site(logs)
 
 
+def bring(site: Site, given: Mapping[str, Any], name: str) -> None:
+    """A bundle, made on the connected side."""
+    result = site.run("bundle", given=given, name=name)
+    assert result.code == 0, result.failures()
+
+
+def carry_over(folder: str) -> None:
+    """Across the gap."""
+    moved = subprocess.run([sys.executable, "-m", "sandbox", "carry", folder, folder], cwd=ROOT, check=False, capture_output=True)
+    assert moved.returncode == 0, moved.stderr
+
+
 def carry(site: Site, release: str) -> None:
     """The bundle of a release on the bastion, beside those of others."""
-    if site.on("bastion", "test", "-d", f"/srv/bundle-{release}").returncode == 0:
-        return
-    result = site.run("bundle", given=extra(release), name=f"bundle-{release}")
-    assert result.code == 0, result.failures()
-    moved = subprocess.run(
-        [sys.executable, "-m", "sandbox", "carry", f"/srv/bundle-{release}", f"/srv/bundle-{release}"], cwd=ROOT, check=False, capture_output=True
-    )
-    assert moved.returncode == 0, moved.stderr
+    folder = f"/srv/bundle-{release}"
+    if site.on("bastion", "test", "-d", folder).returncode != 0:
+        bring(site, extra(release), f"bundle-{release}")
+        carry_over(folder)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from ansible_collections.onprem.circleci_server.plugins.module_utils.chart_facts import (
     content_digest,
     prove_chart,
@@ -30,31 +29,19 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values impo
 from ansible_collections.onprem.circleci_server.tests.unit.plugins.plugin_utils.values.test_overlay import FIELD
 
 from sandbox.standin import chart
+from tests.unit.standin.planted import (
+    bucket_key_renamed,
+    edit,
+    image_key_renamed,
+    schema_of,
+    values_of,
+    workload_renamed,
+)
 from tests.unit.standin.test_chart import INSTALLABLE, _helm, needs_helm
 
 pytestmark = needs_helm
 RELEASE = "4.10.0"
 Change = Callable[[Path], None]
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert old in text, f"{path.name} has no {old}"
-    path.write_text(text.replace(old, new), encoding="utf-8")
-
-
-def values_of(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    path = folder / "values.yaml"
-    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    change(tree)
-    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-
-
-def schema_of(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    path = folder / "values.schema.json"
-    tree = json.loads(path.read_text(encoding="utf-8"))
-    change(tree["properties"])
-    path.write_text(json.dumps(tree), encoding="utf-8")
 
 
 class Checked:
@@ -117,21 +104,6 @@ def test_chart_that_is_as_documented_breaks_nothing(check: Callable[..., Checked
 
 
 # -- each planted difference is found, and the overlay makes the site pass ----------------------------------------------
-
-
-def image_key_renamed(folder: Path) -> None:
-    def change(tree: dict[str, Any]) -> None:
-        tree["kong"]["image"]["name"] = tree["kong"]["image"].pop("repository")
-
-    def in_schema(tree: dict[str, Any]) -> None:
-        keys = tree["kong"]["properties"]["image"]["properties"]
-        keys["name"] = keys.pop("repository")
-
-    values_of(folder, change)
-    schema_of(folder, in_schema)
-    edit(folder / "templates/_helpers.tpl", "$image.repository | default (index . 2)", "coalesce $image.repository $image.name (index . 2)")
-    # The helper is shared, so that the old name must be refused for kong.
-    edit(folder / "templates/_helpers.tpl", "{{- $repository := coalesce", '{{- if eq (index . 1) "kong" }}{{ $_ := unset $image "repository" }}{{ end -}}\n{{- $repository := coalesce')
 
 
 def test_image_that_another_key_moves(check: Callable[..., Checked]) -> None:
@@ -200,20 +172,6 @@ def test_image_workload_service_and_secret_that_nobody_knew(check: Callable[...,
     assert catalog.services("4.9.5") == Catalog.load().services("4.9.5")
 
 
-def bucket_key_renamed(folder: Path) -> None:
-    def rename(tree: dict[str, Any]) -> None:
-        tree["object_storage"]["bucket"] = tree["object_storage"].pop("bucketName", None)
-
-    values_of(folder, rename)
-
-    def in_schema(tree: dict[str, Any]) -> None:
-        keys = tree["object_storage"]["properties"]
-        keys["bucket"] = keys.pop("bucketName")
-
-    schema_of(folder, in_schema)
-    edit(folder / "templates/_helpers.tpl", "$store.bucketName", "$store.bucket")
-
-
 def test_key_that_has_another_name_and_is_refused(check: Callable[..., Checked]) -> None:
     checked = check(bucket_key_renamed)
     assert checked.rows("keys")["object_storage.bucketName"] == ("differs", "object_storage.bucketName", "object_storage.bucket")
@@ -259,7 +217,7 @@ def test_keys_that_differ_came_and_went(check: Callable[..., Checked]) -> None:
 
 def objects_changed(folder: Path) -> None:
     edit(folder / "templates/nomad-server/nomad-server.yaml", "port: 4647, targetPort: rpc", "port: 5647, targetPort: rpc")
-    edit(folder / "standin/workloads/web-ui.yaml", "name: web-ui\n", "name: web-ui-next\n")
+    workload_renamed(folder, "web-ui", "web-ui-next")
     edit(folder / "standin/workloads/webhook-service.yaml", "layer: application", "layer: data")
     (folder / "templates/soketi/workload.yaml").unlink()
     edit(folder / "templates/_helpers.tpl", '(list "signing-keys" (index $side 2))', '(list "signing-keys" "sign-key")')

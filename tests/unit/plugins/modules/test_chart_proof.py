@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.cli import Chart
-from ansible_collections.onprem.circleci_server.plugins.modules.chart_proof import compare_chart
+from ansible_collections.onprem.circleci_server.plugins.modules.chart_proof import compare_chart, why_refused
 
 
 @pytest.fixture
@@ -39,3 +39,12 @@ def test_another_chart_under_the_same_version_is_refused_with_both_digests(folde
     assert digest != compared
     sentence = item.sentence()
     assert digest in sentence and compared in sentence and "circleci_catalog_overlay" in sentence and "chart_check" in sentence
+
+
+def test_a_chart_that_does_not_take_the_values_leads_to_the_comparison(folder: Path) -> None:
+    digest, _items = compare_chart(chart(folder), "")
+    assert "run the verb chart_check" in why_refused([], compared=False)
+    assert "chart_check" not in why_refused([], compared=True)
+    (folder / "templates" / "a.yaml").write_text("kind: Secret\n")
+    _digest, items = compare_chart(chart(folder), digest)
+    assert digest in why_refused(items, compared=True)
