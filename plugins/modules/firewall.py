@@ -24,7 +24,7 @@ author:
 options:
   state:
     description:
-      - V(present) brings the rules into being, V(absent) takes everything of ours away, V(confirmed) keeps the last change.
+      - V(present) brings the rules into being, V(absent) takes those of O(site) away, or everything of ours, V(confirmed) keeps the last change.
     type: str
     choices: [present, absent, confirmed]
     default: present
@@ -76,6 +76,19 @@ options:
         description: Port on this host.
         type: int
         default: 22
+  site:
+    description:
+      - Site whose rules these are, by a name that no other site on this host has, such as its domain. Rules that other sites have on the host
+        stay, whether they come or go; a port is open to whom any of them lets in.
+      - Empty means that the rules are all that our scope holds, and with O(state=absent) that all of it goes.
+    type: str
+    default: ""
+  former_sites:
+    description:
+      - Names that the site had before. What is known under them is replaced.
+    type: list
+    elements: str
+    default: []
   check_only:
     description:
       - Tell what would be done and change nothing. C(changed) is then always V(false) and RV(would_change) says the truth.
@@ -173,6 +186,8 @@ def arguments() -> dict[str, Any]:
             "default": [],
             "options": {"address": {"type": "str", "required": True}, "port": {"type": "int", "default": 22}},
         },
+        "site": {"type": "str", "default": ""},
+        "former_sites": {"type": "list", "elements": "str", "default": []},
         "check_only": {"type": "bool", "default": False},
     }
 
@@ -202,6 +217,8 @@ def run(module: AnsibleModule, engine: Engine) -> None:
         check=module.check_mode or options["check_only"],
         revert_after=options["revert_after"],
         ways=ways,
+        site=options["site"],
+        former_sites=options["former_sites"],
     )
     for warning in outcome.warnings:
         module.warn(warning)

@@ -207,6 +207,23 @@ def test_what_somebody_took_away_comes_back(host: Host, stranger: Host, backend:
     assert not engine.apply(parse_plan(RULES, "guard"), revert_after=0).changed
 
 
+def test_two_sites_of_one_host(host: Host, friend: Host, stranger: Host, backend: str) -> None:
+    """One control host of two sites: each opens for its own, and what one takes away the other keeps."""
+    host.listen(4647)
+    engine = Fixed(host.system, backend)
+    tokyo, osaka = (parse_plan([{"id": "rpc", "ports": [4647], "peers": [peer]}], "guard") for peer in ("10.77.0.2", "10.77.0.3"))
+    before = friend.connect("10.77.0.1", 4647), stranger.connect("10.77.0.1", 4647)
+    engine.apply(tokyo, revert_after=0, site="tokyo.example.com")
+    assert (friend.connect("10.77.0.1", 4647), stranger.connect("10.77.0.1", 4647)) == ("open", "timeout")
+    engine.apply(osaka, revert_after=0, site="osaka.example.com")
+    assert (friend.connect("10.77.0.1", 4647), stranger.connect("10.77.0.1", 4647)) == ("open", "open")
+    assert not engine.apply(tokyo, check=True, site="tokyo.example.com").changed
+    engine.apply(None, revert_after=0, site="tokyo.example.com")
+    assert (friend.connect("10.77.0.1", 4647), stranger.connect("10.77.0.1", 4647)) == ("timeout", "open")
+    engine.apply(None, revert_after=0, site="osaka.example.com")
+    assert (friend.connect("10.77.0.1", 4647), stranger.connect("10.77.0.1", 4647)) == before
+
+
 def test_a_restart_keeps_the_rules(host: Host, friend: Host, stranger: Host, backend: str) -> None:
     """Own files are loaded by the unit's script; ufw and firewalld load theirs."""
     host.listen(4647)

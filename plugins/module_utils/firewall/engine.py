@@ -21,7 +21,7 @@ from .errors import FirewallError
 from .firewalld import Firewalld
 from .iptables import Iptables
 from .nftables import Nftables
-from .plan import Plan
+from .plan import Plan, plan_of, together
 from .system import System
 from .ufw import Ufw
 from .way_in import WayIn, check_way_in
@@ -104,6 +104,16 @@ class Engine:
             return {}
         return data if isinstance(data, dict) and data.get("version") == VERSION else {}
 
+    def _plans(self, record: dict[str, Any], without: set[str]) -> dict[str, Plan]:
+        """Plans that other sites have on this host. What an earlier release recorded names no site, and is that of whoever comes."""
+        try:
+            return {str(name): plan_of(data) for name, data in record.get("sites", {}).items() if name and name not in without}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise FirewallError(
+                f"{RECORD} cannot be read, so that rules of other sites on this host would be lost: restore it, or remove it and run "
+                "the same command for each site"
+            ) from None
+
     # The three verbs
 
     def apply(
@@ -113,10 +123,19 @@ class Engine:
         check: bool = False,
         revert_after: int = 60,
         ways: Sequence[WayIn] = (),
+        site: str = "",
+        former_sites: Sequence[str] = (),
     ) -> Outcome:
-        """Bring our scope to the plan, or take it away with None, and with a plan that would hold nothing."""
-        if plan is not None and not plan.lines():
-            plan = None
+        """Bring our scope to the plan, or take it away with None, and with a plan that would hold nothing.
+
+        With a C(site) the plan is that site's, and those that others have on this host stay. Without, it is all that our scope holds.
+        """
+        record = self._record()
+        sites = self._plans(record, {site, *former_sites}) if site else {}
+        if plan is not None and plan.lines():
+            sites[site] = plan
+        plan = together([sites[name] for name in sorted(sites)])
+        recorded_sites = {name: found.as_data() for name, found in sorted(sites.items())}
         chosen = self.choose(backend)
         if plan is not None and plan.mode not in chosen.modes:
             raise FirewallError(
@@ -125,7 +144,6 @@ class Engine:
             )
         if plan is not None:
             check_way_in(plan, list(ways))
-        record = self._record()
         self._refuse_second_scope(chosen, record)
         now = chosen.snapshot()
         recorded = str(record.get("live", ""))
@@ -133,6 +151,7 @@ class Engine:
         wanted = plan.lines() if plan is not None else []
         have = [str(line) for line in record.get("lines", [])]
         outcome.changed = not chosen.reached(plan, now, recorded) or self._unit_wrong(chosen, plan, now)
+        outcome.changed = outcome.changed or record.get("sites", recorded_sites) != recorded_sites
         present = chosen.reached_recorded(record, now) if record else bool(have)
         if outcome.changed and not present and have:
             # Somebody took our rules away or edited them: then the record is not what the host has.
@@ -144,7 +163,7 @@ class Engine:
         outcome.after = "".join(f"{line}\n" for line in wanted)
         if not outcome.changed or check:
             return outcome
-        self._apply(chosen, plan, now, record, revert_after, wanted)
+        self._apply(chosen, plan, now, record, revert_after, {"lines": wanted, "sites": recorded_sites})
         outcome.pending = revert_after > 0
         if plan is None and not outcome.pending:
             self._forget()
@@ -204,7 +223,7 @@ class Engine:
         now: Snapshot,
         record: dict[str, Any],
         revert_after: int,
-        lines: list[str],
+        told: dict[str, Any],
     ) -> None:
         change = chosen.change(plan, now)
         token = secrets.token_hex(8)
@@ -241,7 +260,7 @@ class Engine:
                 {
                     "version": VERSION,
                     "backend": chosen.name if plan is not None else "",
-                    "lines": lines,
+                    **told,
                     "live": after.live if plan is not None else "",
                     "files": after.files if plan is not None else {},
                 },

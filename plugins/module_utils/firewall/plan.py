@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Optional, Union
 
 from .errors import FirewallError
@@ -64,6 +65,11 @@ class Plan:
     block: Optional[Block] = None
     interfaces: tuple[str, ...] = ("docker*", "br-*")
 
+    def as_data(self) -> dict[str, Any]:
+        """The plan as it comes back from JSON, and as C(plan_of) reads it."""
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return data
+
     def guarded(self, protocol: str) -> tuple[tuple[int, int], ...]:
         """Ports that rules manage, merged: guard mode drops what no rule accepts on them."""
         spans = sorted(span for item in self.accepts if item.protocol == protocol for span in item.ports)
@@ -108,6 +114,38 @@ class Plan:
         if self.mode == "guard" and any(low <= port <= high for low, high in self.guarded(protocol)):
             return "drop"
         return "continue"
+
+
+def plan_of(data: Mapping[str, Any]) -> Plan:
+    """A plan out of the record; KeyError, TypeError or ValueError where it is none."""
+    accepts = [
+        Accept(item["id"], item["protocol"], tuple((int(low), int(high)) for low, high in item["ports"]), tuple(item["sources"]), item["reason"])
+        for item in data["accepts"]
+    ]
+    block = Block(tuple(data["block"]["networks"]), tuple(data["block"]["dns"])) if data["block"] else None
+    return Plan(data["mode"], tuple(accepts), block, tuple(data["interfaces"]))
+
+
+def together(plans: Sequence[Plan]) -> Optional[Plan]:
+    """One plan that lets in what any of them does, as strict as the strictest; None without any."""
+    if len(plans) < 2:
+        return plans[0] if plans else None
+    sources: dict[tuple[str, str, tuple[tuple[int, int], ...]], list[str]] = {}
+    reasons: dict[tuple[str, str, tuple[tuple[int, int], ...]], str] = {}
+    for item in (item for plan in plans for item in plan.accepts):
+        key = (item.id, item.protocol, item.ports)
+        sources.setdefault(key, []).extend(item.sources)
+        reasons.setdefault(key, item.reason)
+    accepts = [Accept(*key, _networks(key[0], found, []), reasons[key]) for key, found in sources.items()]
+    blocks = [plan.block for plan in plans if plan.block is not None]
+    networks = dict.fromkeys(network for block in blocks for network in block.networks)
+    servers = dict.fromkeys(server for block in blocks for server in block.dns)
+    return Plan(
+        mode=max((plan.mode for plan in plans), key=MODES.index),
+        accepts=tuple(accepts),
+        block=Block(tuple(networks), tuple(servers)) if blocks else None,
+        interfaces=tuple(dict.fromkeys(name for plan in plans for name in plan.interfaces)),
+    )
 
 
 def _short(network: str) -> str:

@@ -20,6 +20,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall im
     ufw,
 )
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall import engine as engine_module
+from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.plan import plan_of, together
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.system import Result, System
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.way_in import WayIn, parse_connection
 
@@ -321,6 +322,77 @@ def test_taken_away_and_confirmed_leaves_nothing_behind(nft: Played) -> None:
     Engine(nft).confirm()
     assert not nft.exists(engine_module.STATE) and not nft.exists(base.FOLDER)
     assert not Engine(nft).apply(None).changed
+
+
+TOKYO = [{"id": "ssh", "ports": ["22"], "peers": ["10.0.0.1"]}, {"id": "feed", "ports": ["8081"], "peers": ["10.0.1.0/24"]}]
+OSAKA = [{"id": "ssh", "ports": ["22"], "peers": ["10.0.0.2"]}]
+
+
+def apply(system: Played, site: str, rules: Optional[Sequence[Mapping[str, Any]]], **more: Any) -> engine_module.Outcome:
+    return Engine(system).apply(None if rules is None else parse_plan(rules, "guard"), revert_after=0, site=site, **more)
+
+
+def test_sites_of_one_host_keep_their_rules(nft: Played) -> None:
+    apply(nft, "tokyo.example.com", TOKYO)
+    added = apply(nft, "osaka.example.com", OSAKA)
+    assert added.added == ["accept IPv4 tcp 22 from 10.0.0.1, 10.0.0.2 (ssh)"]
+    assert added.removed == ["accept IPv4 tcp 22 from 10.0.0.1 (ssh)"]
+    for site, rules in (("tokyo.example.com", TOKYO), ("osaka.example.com", OSAKA)):
+        again = apply(nft, site, rules)
+        assert not again.changed and not again.added and not again.removed
+    gone = apply(nft, "tokyo.example.com", None)
+    assert gone.rules == ["accept IPv4 tcp 22 from 10.0.0.2 (ssh)", "drop tcp 22 from everybody else"]
+    assert apply(nft, "osaka.example.com", None).rules == [] and not nft.exists(engine_module.STATE)
+
+
+def test_a_site_whose_rules_another_has_already_is_remembered(nft: Played) -> None:
+    apply(nft, "tokyo.example.com", OSAKA)
+    second = apply(nft, "osaka.example.com", OSAKA)
+    assert second.changed and second.added == second.removed == []
+    assert not apply(nft, "osaka.example.com", OSAKA).changed
+    assert apply(nft, "tokyo.example.com", None).rules == second.rules
+
+
+def test_what_no_site_is_named_for_is_all_that_there_is(nft: Played) -> None:
+    apply(nft, "tokyo.example.com", TOKYO)
+    apply(nft, "osaka.example.com", OSAKA)
+    assert apply(nft, "", OSAKA).rules == parse_plan(OSAKA, "guard").lines()
+    apply(nft, "tokyo.example.com", TOKYO)
+    assert apply(nft, "", None).rules == [] and not nft.exists(engine_module.STATE)
+
+
+def test_a_site_with_another_name_leaves_nothing_under_the_old_one(nft: Played) -> None:
+    apply(nft, "old.example.com", TOKYO)
+    renamed = apply(nft, "new.example.com", TOKYO, former_sites=["old.example.com"])
+    assert renamed.added == renamed.removed == []
+    assert list(json.loads(nft.read(engine_module.RECORD) or "")["sites"]) == ["new.example.com"]
+
+
+def test_a_record_without_sites_is_that_of_whoever_comes(nft: Played) -> None:
+    apply(nft, "", TOKYO)
+    record = json.loads(nft.read(engine_module.RECORD) or "")
+    del record["sites"]
+    nft.write(engine_module.RECORD, json.dumps(record))
+    assert not apply(nft, "tokyo.example.com", TOKYO).changed
+    assert apply(nft, "tokyo.example.com", OSAKA).rules == parse_plan(OSAKA, "guard").lines()
+
+
+def test_rules_of_other_sites_that_cannot_be_read_are_not_thrown_away(nft: Played) -> None:
+    apply(nft, "tokyo.example.com", TOKYO)
+    record = json.loads(nft.read(engine_module.RECORD) or "")
+    record["sites"]["tokyo.example.com"] = {"accepts": 1}
+    nft.write(engine_module.RECORD, json.dumps(record))
+    with pytest.raises(FirewallError, match=r"record\.json cannot be read, so that rules of other sites"):
+        apply(nft, "osaka.example.com", OSAKA)
+
+
+def test_the_strictest_of_the_sites_decides_and_all_of_their_blocks_hold() -> None:
+    blocked = [{"id": "b", "direction": "egress_from_containers", "action": "drop", "peers": ["10.9.0.0/16"]}]
+    whole = together([parse_plan(TOKYO, "open"), parse_plan([*RULES, *blocked], "guard", ["podman*"]), parse_plan(TOKYO, "open")])
+    assert whole and whole.mode == "guard" and whole.interfaces == ("docker*", "br-*", "podman*")
+    assert whole.block and whole.block.networks == ("169.254.0.0/16", "10.9.0.0/16")
+    assert plan_of(json.loads(json.dumps(whole.as_data()))) == whole
+    assert whole.verdict("10.0.1.9", "tcp", 8081) == "accept" and whole.verdict("10.0.2.9", "tcp", 8081) == "drop"
 
 
 def test_ansibles_port_stays_open(nft: Played) -> None:
