@@ -37,7 +37,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-gateway": "a gateway of the object store in the cluster, two replicas before a real store",
         "test-cut": "the sandbox: its hosts, and the cut",
         "test-browser": "report and change-request document in a real Chromium",
-        "test-cloud": "firewall, buckets, names and private ways in clouds: AWS by moto, Google Cloud, Azure and DigitalOcean by strict stand-ins",
+        "test-cloud": "firewall, buckets, names, private ways and the right to pull in clouds: AWS by moto, Google Cloud, Azure and DigitalOcean by strict stand-ins",
         "test-bootstrap": "bootstrap.sh on a bare, cut-off Debian, with a real bundle",
         "test-packages": "RPM packages of the bundle, installed by dnf that knows nothing else",
         "test-runner": "the role runner with a real systemd and a stand-in for the program",

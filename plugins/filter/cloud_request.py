@@ -24,6 +24,10 @@ def _storage(site: Mapping[str, Any], *, catalog: Catalog = PLAIN) -> dict[str, 
         raise AnsibleFilterError(str(error)) from error
 
 
+def _registry(site: Mapping[str, Any], *, catalog: Catalog = PLAIN) -> dict[str, Any]:
+    return cloud_request.registry_options(catalog, site)
+
+
 def _records(groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str, site: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
         inventory = site_inventory(groups, hostvars, inventory_hostname)
@@ -47,4 +51,8 @@ class FilterModule:
     """Filters by name."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"cloud_storage_options": with_catalog(_storage), "cloud_dns_records": _records}
+        return {
+            "cloud_storage_options": with_catalog(_storage),
+            "cloud_registry_options": with_catalog(_registry),
+            "cloud_dns_records": _records,
+        }

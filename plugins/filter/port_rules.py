@@ -231,8 +231,8 @@ def cloud_endpoints(
         )
     if provider == "aws" and not endpoint and not region:
         raise AnsibleFilterError("circleci_cloud_region is empty; AWS needs it, for instance us-west-2")
-    dns = cloud.dns_api(provider, region, endpoint, (parts or {}).get("dns", ""))
-    return {"provider": provider, "endpoints": cloud.endpoints(provider, region, endpoint, token, parts), "dns": dns}
+    apis = {part: cloud.part_api(part, provider, region, endpoint, (parts or {}).get(part, "")) for part in ("dns", "registry")}
+    return {"provider": provider, "endpoints": cloud.endpoints(provider, region, endpoint, token, parts), **apis}
 
 
 class FilterModule:

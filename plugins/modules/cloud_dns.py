@@ -96,7 +96,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cloud import dns_api
+from ..module_utils.cloud import part_api
 from ..module_utils.cloud_dns import (
     AzureDns,
     CloudDns,
@@ -113,7 +113,7 @@ def _zone(given: dict[str, Any]) -> Zone:
     if given["provider"] == "aws":
         return Route53(zone, site, region, endpoint)
     if given["provider"] == "gcp":
-        return CloudDns(zone, site, token, dns_api("gcp", region, "", endpoint))
+        return CloudDns(zone, site, token, part_api("dns", "gcp", region, "", endpoint))
     if given["provider"] == "azure":
         return AzureDns(zone, site, region, token, endpoint)
     return DigitalOceanDns(zone, site, token, endpoint)

@@ -164,7 +164,7 @@ def test_two_sites_of_one_name_would_share_the_firewall_of_their_cloud(world: Wo
 def test_what_a_site_asks_of_its_cloud_is_told_to_those_who_own_it(world: World) -> None:
     host = ["bastion.eks.example.com"]
     asked = {"circleci_cloud_object_storage": True, "circleci_cloud_dns_zone": "Z0123456789ABCDEFGHIJ", "circleci_load_balancer_address": "192.0.2.100",
-             "circleci_cloud_storage_private_access": ["rtb-0123456789abcdef0"]}  # fmt: skip
+             "circleci_cloud_storage_private_access": ["rtb-0123456789abcdef0"], "circleci_cloud_registry_nodes": ["example-nodes"]}  # fmt: skip
     result = world.run("plan", "eks", local=host, extra=asked)
     assert result.code == 0, result.messages() + result.said
     with open(world.plans / "site" / "cloud-requests.csv", encoding="utf-8", newline="") as stream:
@@ -174,6 +174,7 @@ def test_what_a_site_asks_of_its_cloud_is_told_to_those_who_own_it(world: World)
         ("names", "app.ci.eks.example.com"), ("private access", "com.amazonaws.us-west-2.s3"), ("registry", "123456789012.dkr.ecr.us-west-2.amazonaws.com"),
     ]  # fmt: skip
     assert "public access blocked" in rows[0]["request"] and rows[2]["request"] == "A 192.0.2.100"
+    assert rows[-1]["request"].startswith("aws iam attach-role-policy --role-name example-nodes --policy-arn arn:aws:iam::aws:policy/")
     assert (world.plans / "site" / "cloud-requests.md").read_text(encoding="utf-8").count("\n") == len(rows) + 2
     assert world.run("plan", "eks", local=host, extra=asked).changed == {}
     wrong = world.run("plan", "eks", local=host, extra={**asked, "circleci_cloud_dns_zone": "eks.example.com"})

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from . import azure_storage
 from .azure_dns import Dns
 from .azure_private import Private
+from .azure_registry import Registries
 from .azure_storage import Storage
 from .standin import Answer, Refused, StandIn
 
@@ -42,6 +43,7 @@ class Azure(StandIn):
         self.storage = Storage(self.schema, NETWORK)
         self.dns = Dns(self.schema, NETWORK)
         self.private = Private(self.schema, NETWORK, self.storage.accounts)
+        self.registries = Registries(self.schema, NETWORK)
         self.page = 1
         self.tells = "monitor"
         """Where an operation can be watched: C(monitor), or C(resource) and, once that is gone, its location."""
@@ -83,7 +85,8 @@ class Azure(StandIn):
             answer = self.storage.serve(method, path, query, body, self.url)
             if answer:
                 return answer
-        answer = self.private.serve(method, path, version, body) or self.dns.serve(method, path, query, version, body, headers, self.url)
+        answer = self.registries.serve(method, path, query, version, body, self.url) or self.private.serve(method, path, version, body)
+        answer = answer or self.dns.serve(method, path, query, version, body, headers, self.url)
         if answer:
             return answer
         if version != API_VERSION or "/providers/Microsoft.Network/" not in path:

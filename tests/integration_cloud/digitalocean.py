@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A STAND-IN for firewalls and tags of DigitalOcean's API v2, after the vendor's OpenAPI document."""
+"""A STAND-IN for firewalls, tags, records and the registry of clusters of DigitalOcean's API v2, after the vendor's OpenAPI document."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class DigitalOcean(StandIn):
         self.domain = "example.com"
         self.records: list[dict[str, Any]] = []
         self.page = 1
+        self.clusters: dict[str, bool] = {}
+        """Whether the registry is integrated with each."""
+        self.registry = True
+        """Whether the account has one."""
 
     def named(self, name: str) -> dict[str, Any]:
         (found,) = [item for item in self.firewalls if item["name"] == name]
@@ -51,6 +55,8 @@ class DigitalOcean(StandIn):
             item = {"id": str(uuid.uuid4()), "created_at": "2026-05-23T21:24:00Z", **self._firewall(body)}
             self.firewalls.append(item)
             return 202, self.schema.answer("oneFirewall", {"firewall": item}), LIMITS
+        if path.startswith("/v2/kubernetes/"):
+            return self._kubernetes(method, path.removeprefix("/v2/kubernetes/"), body)
         domain = re.fullmatch(r"/v2/domains/([a-z0-9.-]+)/records(?:/(\d+))?", path)
         if domain:
             return self._domain(method, domain[1], domain[2], query, body)
@@ -80,6 +86,17 @@ class DigitalOcean(StandIn):
         none = dict.fromkeys(("priority", "port", "weight", "flags", "tag"))
         self.records.append({"id": 28448429 + len(self.records), "type": kind, "name": name, "data": data, "ttl": ttl, **none})
         return self.records[-1]
+
+    def _kubernetes(self, method: str, path: str, body: Any) -> Answer:
+        kind, _slash, name = path.partition("/")
+        if (method, kind) == ("GET", "clusters") and name in self.clusters:
+            cluster = {"id": name, "name": "example", "region": "nyc1", "version": "1.33.1-do.0", "node_pools": [], "registry_enabled": self.clusters[name]}
+            return 200, self.schema.answer("oneCluster", {"kubernetes_cluster": cluster}), LIMITS
+        wanted = self.sent("clusterRegistries", body)["cluster_uuids"] if (method, path) == ("POST", "registry") else []
+        if not wanted or not self.registry or set(wanted) - set(self.clusters):
+            raise Refused(404, "not_found", "The resource you requested could not be found.")
+        self.clusters.update(dict.fromkeys(wanted, True))
+        return 204, None, LIMITS
 
     def _domain(self, method: str, domain: str, number: str | None, query: dict[str, str], body: Any) -> Answer:
         if domain != self.domain:

@@ -16,8 +16,9 @@ from urllib.parse import parse_qsl, urlsplit
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from . import google_dns, google_storage
+from . import google_dns, google_registry, google_storage
 from .google_dns import Dns
+from .google_registry import Repositories
 from .google_storage import Storage
 from .standin import TOKEN, Answer, Refused, StandIn
 
@@ -26,6 +27,7 @@ EMAIL = "firewall@example-project.iam.gserviceaccount.com"
 # Wherever the key file sends the claim.
 AUDIENCE = "https://oauth2.googleapis.com/token"
 SCOPE = "https://www.googleapis.com/auth/compute"
+SCOPES = (SCOPE, google_storage.SCOPE, google_dns.SCOPE, google_registry.SCOPE)
 STATUS = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 409: "ALREADY_EXISTS", 429: "RESOURCE_EXHAUSTED", 503: "UNAVAILABLE"}
 
 
@@ -44,9 +46,10 @@ class Google(StandIn):
         self.page = 3
         self.storage = Storage(self.schema, PROJECT)
         self.dns = Dns(self.schema, PROJECT)
+        self.repositories = Repositories(self.schema, PROJECT)
         self.subnets = {"nodes": False, "clients": True}
         """Subnetworks of us-central1, and whether they have private Google access."""
-        self.scopes = {TOKEN: "https://www.googleapis.com/auth/cloud-platform"}
+        self.scopes = {TOKEN: google_registry.SCOPE}
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     # --- tokens ---------------------------------------------------------------------------------------------------------
@@ -78,7 +81,7 @@ class Google(StandIn):
             claims = json.loads(_unb64(head.split(".")[1]))
         except Exception:
             return 400, {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}, {}
-        fits = claims["iss"] == EMAIL and claims["aud"] == AUDIENCE and claims["scope"] in (SCOPE, google_storage.SCOPE, google_dns.SCOPE) and abs(claims["iat"] - time.time()) < 300
+        fits = claims["iss"] == EMAIL and claims["aud"] == AUDIENCE and claims["scope"] in SCOPES and abs(claims["iat"] - time.time()) < 300
         if not fits or form.get("grant_type") != "urn:ietf:params:oauth:grant-type:jwt-bearer":
             return 400, {"error": "invalid_grant", "error_description": "Invalid grant: account not found"}, {}
         return 200, {"access_token": self._new(claims["scope"]), "expires_in": 3600, "token_type": "Bearer"}, {}
@@ -90,8 +93,9 @@ class Google(StandIn):
         return token
 
     def allowed(self, path: str, token: str) -> bool:
-        wanted = google_storage.SCOPE if path.startswith(google_storage.PREFIXES) else google_dns.SCOPE if path.startswith(google_dns.PREFIX) else SCOPE
-        return self.scopes.get(token, "") in (wanted, "https://www.googleapis.com/auth/cloud-platform")
+        prefixes: dict[str | tuple[str, ...], str] = {google_storage.PREFIXES: google_storage.SCOPE, google_dns.PREFIX: google_dns.SCOPE, google_registry.PREFIX: google_registry.SCOPE}
+        wanted = next((scope for prefix, scope in prefixes.items() if path.startswith(prefix)), SCOPE)
+        return self.scopes.get(token, "") in (wanted, google_registry.SCOPE)
 
     def parsed(self, path: str, text: bytes, headers: Message[str, str]) -> Any:
         return self.storage.parsed(text, headers.get("Content-Type", "")) if path.startswith("/upload/") else super().parsed(path, text, headers)
@@ -109,6 +113,8 @@ class Google(StandIn):
             return self.storage.serve(method, path, query, body)
         if path.startswith(google_dns.PREFIX):
             return self.dns.serve(method, path, query, body)
+        if path.startswith(google_registry.PREFIX):
+            return self.repositories.serve(method, path, query, body)
         subnet = re.fullmatch(rf"/compute/v1/projects/{PROJECT}/regions/us-central1/(subnetworks|operations)/([a-z0-9-]+)(/\w+)?", path)
         if subnet:
             return self._subnet(method, subnet[1], subnet[2], subnet[3], query, body)

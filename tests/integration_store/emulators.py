@@ -23,14 +23,14 @@ EMAIL = "circleci@example-project.iam.gserviceaccount.com"
 
 
 @contextlib.contextmanager
-def moto(folder: Path) -> Iterator[dict[str, Any]]:
-    """S3 of AWS as moto has it: policies and anonymous access are enforced, signatures are not looked at."""
+def moto(folder: Path, **more: str) -> Iterator[dict[str, Any]]:
+    """AWS as moto has it: of S3, policies and anonymous access are enforced, signatures are not looked at. *more* are settings of it."""
     python = os.environ.get("MOTO_PYTHON", "")
     if not python or not Path(python).is_file():
         pytest.skip("MOTO_PYTHON names no Python with moto: make test-store sets it up")
     port, log = free_port(), folder / "moto.log"
     # Keys are not checked, so that the environment of the machine must not lead it anywhere.
-    environment = {"PATH": os.environ["PATH"], "MOTO_ALLOW_NONEXISTENT_REGION": "true"}
+    environment = {"PATH": os.environ["PATH"], "MOTO_ALLOW_NONEXISTENT_REGION": "true", **more}
     command = [python, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)

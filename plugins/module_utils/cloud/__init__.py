@@ -3,12 +3,12 @@
 # Copyright: Contributors to onprem.circleci_server
 """How each cloud is asked: its addresses, credentials and transport, and what marks a thing there as ours.
 
-What is wanted of a cloud is the business of the packages beside: its firewall, the site's object storage, its names.
+What is wanted of a cloud is the business of the packages beside: its firewall, the site's object storage, the right to pull, its names.
 """
 
 from __future__ import annotations
 
-from .addresses import APIS, AZURE_LOGINS, METADATA, dns_api, dns_region, endpoints
+from .addresses import APIS, AZURE_LOGINS, METADATA, endpoints, part_api, part_region
 from .errors import MARK, PROVIDERS, TAG, CloudError
 
-__all__ = ["APIS", "AZURE_LOGINS", "MARK", "METADATA", "PROVIDERS", "TAG", "CloudError", "dns_api", "dns_region", "endpoints"]
+__all__ = ["APIS", "AZURE_LOGINS", "MARK", "METADATA", "PROVIDERS", "TAG", "CloudError", "endpoints", "part_api", "part_region"]

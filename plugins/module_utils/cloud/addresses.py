@@ -18,32 +18,46 @@ AZURE_LOGINS = {
 METADATA = "http://169.254.169.254"
 """Where machines of a cloud find their own identity."""
 GOOGLE_TOKENS = ("https://oauth2.googleapis.com", "http://metadata.google.internal", METADATA)
-DNS = {"aws": "https://route53.amazonaws.com", "gcp": "https://dns.googleapis.com"}
-"""API of the names of a cloud, where it is one of its own."""
+OWN = {
+    "dns": {
+        "aws": {"": "https://route53.amazonaws.com", "cn": "https://route53.amazonaws.com.cn", "us-gov": "https://route53.us-gov.amazonaws.com"},
+        "gcp": {"": "https://dns.googleapis.com"},
+    },
+    "registry": {
+        "aws": {"": "https://iam.amazonaws.com", "cn": "https://iam.cn-north-1.amazonaws.com.cn", "us-gov": "https://iam.us-gov.amazonaws.com"},
+        "gcp": {"": "https://artifactregistry.googleapis.com"},
+    },
+}
+"""APIs of what a cloud has an API of its own for: names, and the right to pull from its registry. AWS has one in each of its partitions."""
+REGIONS = {"dns": {"cn": "cn-northwest-1", "us-gov": "us-gov-west-1"}, "registry": {"cn": "cn-north-1", "us-gov": "us-gov-west-1"}}
+"""Where such an API of AWS is, beside the public partition."""
 
 
 def _aws(service: str, region: str) -> str:
     return f"https://{service}.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
 
 
-def dns_region(region: str) -> str:
-    """The region that requests to Route 53 are signed for: it has one for each partition of AWS, wherever the zone is used."""
-    return {"cn": "cn-northwest-1", "us-gov": "us-gov-west-1"}.get(region.rpartition("-")[0].rpartition("-")[0], "us-east-1")
+def _partition(region: str) -> str:
+    """Of AWS; empty for the public one."""
+    return next((name for name in ("cn", "us-gov") if region.startswith(f"{name}-")), "")
 
 
-def dns_api(provider: str, region: str, endpoint: str = "", own: str = "") -> str:
-    """Where names are set: *own*, if the site has another address for it, else that of the cloud."""
-    if own or provider not in DNS:
+def part_region(part: str, region: str) -> str:
+    """The region that requests about a part of C(OWN) are signed for: AWS has one of it for each partition."""
+    return REGIONS[part].get(_partition(region), "us-east-1")
+
+
+def part_api(part: str, provider: str, region: str, endpoint: str = "", own: str = "") -> str:
+    """Where a part of C(OWN) is set: *own*, if the site has another address for it, else that of the cloud."""
+    if own or provider not in OWN[part]:
         return (own or endpoint or APIS[provider]).rstrip("/")
-    if provider == "aws" and dns_region(region) != "us-east-1":
-        return "https://route53.amazonaws.com.cn" if region.startswith("cn-") else "https://route53.us-gov.amazonaws.com"
-    return DNS[provider]
+    return OWN[part][provider][_partition(region) if provider == "aws" else ""]
 
 
 def endpoints(provider: str, region: str, endpoint: str = "", token: bool = False, parts: Optional[Mapping[str, str]] = None) -> list[str]:
     """Every address that the verb talks to. With a *token* nothing has to be asked for one.
 
-    *parts* are what the site asks for beside the firewall, each with the URL that it has for it: C(object_storage), C(dns).
+    *parts* are what the site asks for beside the firewall, each with the URL that it has for it: C(object_storage), C(dns), C(registry).
     """
     asked = parts or {}
     api = (endpoint or (_aws("ec2", region) if provider == "aws" else APIS[provider])).rstrip("/")
@@ -51,11 +65,11 @@ def endpoints(provider: str, region: str, endpoint: str = "", token: bool = Fals
     # Containers of Azure are made by the same API as all else there; every other store has an address of its own.
     if asked.get("object_storage") and provider != "azure":
         found.append(asked["object_storage"].rstrip("/"))
-    if "dns" in asked:
-        found.append(dns_api(provider, region, endpoint, asked["dns"]))
+    found += [part_api(part, provider, region, endpoint, asked[part]) for part in OWN if part in asked]
     if provider == "aws":
         # Roles that a profile or a token of the cluster names are taken there.
-        found += [_aws("sts", name) for name in ((region, dns_region(region)) if "dns" in asked else (region,)) if name and not endpoint]
+        regions = (region, *(part_region(part, region) for part in OWN if part in asked))
+        found += [_aws("sts", name) for name in regions if name and not endpoint]
         found.append(METADATA)
     elif provider == "gcp" and not token:
         found += GOOGLE_TOKENS

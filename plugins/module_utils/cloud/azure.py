@@ -37,9 +37,9 @@ class Arm:
         answer = self.rest.call("GET", versioned(path, version), absent=True)
         return None if answer.status == 404 else answer.data
 
-    def all(self, path: str, version: str) -> Iterator[dict[str, Any]]:
-        """Every resource of a kind."""
-        where = versioned(path, version)
+    def all(self, path: str, version: str, only: str = "") -> Iterator[dict[str, Any]]:
+        """Every resource of a kind, or those that the filter *only* lets through."""
+        where = versioned(path, version) + (f"&$filter={urllib.parse.quote(only)}" if only else "")
         while where:
             data = self.rest.call("GET", where).data
             yield from data.get("value") or []

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..cloud import CloudError, dns_region
+from ..cloud import CloudError, part_region
 from ..cloud.aws import AwsSession
 from .model import (
     TTL,
@@ -48,7 +48,7 @@ class Route53:
         if not ZONE.fullmatch(zone):
             raise CloudError(f"circleci_cloud_dns_zone is {zone!r}; Route 53 needs the id of the hosted zone, for instance Z0123456789ABCDEFGHIJ")
         self.zone, self.site = zone, site
-        self.session = AwsSession(dns_region(region))
+        self.session = AwsSession(part_region("dns", region))
         self.client: Any = self.session.client("route53", endpoint)
         self.there: dict[tuple[str, str], RecordSet] = {}
 

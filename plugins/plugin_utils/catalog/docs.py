@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from .loader import Catalog
@@ -280,6 +280,7 @@ def platforms_page(catalog: Catalog) -> str:
                     ("Installing", platform.installer_action),
                     ("Object storage, best first", platform.object_storage),
                     ("Registry trust", platform.registry_trust),
+                    ("Right to pull", _roles(platform.registry_access)),
                     ("Firewall", platform.firewall_backends),
                     ("machine-provisioner works", platform.machine_provisioner),
                     ("Nomad autoscaler works", platform.nomad_autoscaler),
@@ -292,6 +293,10 @@ def platforms_page(catalog: Catalog) -> str:
             if facts:
                 text += f"\n{title}:\n\n" + "".join(f"* {cell(fact.value)} ({fact.certainty})\n" for fact in facts)
     return text
+
+
+def _roles(fact: Fact[tuple[Mapping[str, Any], ...]]) -> Fact[list[str]]:
+    return Fact([str(item["role"]) for item in fact.value], fact.source, fact.certainty)
 
 
 def object_storage_page(catalog: Catalog) -> str:

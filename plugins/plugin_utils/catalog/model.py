@@ -314,6 +314,8 @@ class Platform:
     load_balancer: Fact[Mapping[str, Any]]
     storage_class: Fact[Mapping[str, Any]]
     registry_trust: Fact[tuple[str, ...]]
+    registry_access: Fact[tuple[Mapping[str, Any], ...]]
+    """Roles of the cloud that let nodes pull from its own registry, in its words; one for each mode that the registry may have."""
     firewall_backends: Fact[tuple[str, ...]]
     machine_provisioner: Fact[bool]
     nomad_autoscaler: Fact[bool]

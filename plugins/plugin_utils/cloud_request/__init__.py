@@ -5,6 +5,13 @@
 
 from __future__ import annotations
 
-from .model import dns_records, problems, requests, storage_options, table
+from .model import (
+    dns_records,
+    problems,
+    registry_options,
+    requests,
+    storage_options,
+    table,
+)
 
-__all__ = ["dns_records", "problems", "requests", "storage_options", "table"]
+__all__ = ["dns_records", "problems", "registry_options", "requests", "storage_options", "table"]

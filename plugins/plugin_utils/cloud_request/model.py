@@ -21,6 +21,11 @@ from ...module_utils.cloud_dns.model import kind_of
 from ...module_utils.cloud_private_access import aws as private_of_aws
 from ...module_utils.cloud_private_access import azure as private_of_azure
 from ...module_utils.cloud_private_access import google as private_of_google
+from ...module_utils.cloud_registry_access import aws as pull_of_aws
+from ...module_utils.cloud_registry_access import azure as pull_of_azure
+from ...module_utils.cloud_registry_access import digitalocean as pull_of_digitalocean
+from ...module_utils.cloud_registry_access import google as pull_of_google
+from ...module_utils.cloud_registry_access import model as pull
 from ..catalog import Catalog
 from ..object_storage import SPEAK_GOOGLE, bucket_options, bucket_problems
 from ..site_names import AS_IT_IS, SiteName
@@ -54,30 +59,34 @@ PRIVATE = {
     "azure": (private_of_azure.SUBNET, private_of_azure.FORM),
 }
 SERVICES = {"aws": "Route 53", "gcp": "Cloud DNS", "azure": "Azure DNS", "digitalocean": "domain of DigitalOcean"}
-# Who may pull belongs to the nodes of the cluster, which is not ours: the request is told, in the words of the cloud's own tool.
+# Who may pull belongs to the nodes of the cluster, which is not ours: the request is told in the words of the cloud's own tool.
 REGISTRIES = {
     "aws": (
         re.compile(r"\d{12}\.dkr\.ecr\.(?P<place>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?"),
         "role of the nodes",
-        "aws iam attach-role-policy --role-name <role of the nodes> --policy-arn arn:{partition}:iam::aws:policy/AmazonEC2ContainerRegistryReadOnly",
+        "aws iam attach-role-policy --role-name {node} --policy-arn arn:{partition}:iam::aws:policy/{role}",
     ),
     "gcp": (
         re.compile(r"(?P<place>[a-z0-9-]+)-docker\.pkg\.dev"),
         "service account of the nodes",
-        "gcloud artifacts repositories add-iam-policy-binding <repository> --location {place} --member serviceAccount:<service account of the nodes> "
-        "--role roles/artifactregistry.reader",
+        "gcloud artifacts repositories add-iam-policy-binding {registry} --member serviceAccount:{node} --role {role}",
     ),
     "azure": (
-        re.compile(r"(?P<place>[a-z0-9]{5,50})\.azurecr\.(?:io|us|cn)"),
+        re.compile(r"(?P<place>[a-z0-9]{5,50})(?:-[a-z0-9]+)?\.azurecr\.(?:io|us|cn)"),
         "kubelet identity of the cluster",
-        "az role assignment create --assignee-object-id <object id of the kubelet identity> --assignee-principal-type ServicePrincipal --role AcrPull "
-        "--scope $(az acr show --name {place} --query id --output tsv)",
+        "az role assignment create --assignee-object-id {node} --assignee-principal-type ServicePrincipal --role {role} --scope {registry}",
     ),
     "digitalocean": (
         re.compile(r"(?P<place>registry)\.digitalocean\.com"),
         "cluster",
-        "doctl kubernetes cluster registry add <id of the cluster>, which is POST /v2/kubernetes/registry with cluster_uuids",
+        "doctl kubernetes cluster registry add {node}, which is POST /v2/kubernetes/registry with cluster_uuids",
     ),
+}
+NODES = {
+    "aws": (pull_of_aws.NODE, pull_of_aws.NODE_FORM, pull_of_aws.REGISTRY_FORM),
+    "gcp": (pull_of_google.NODE, pull_of_google.NODE_FORM, pull_of_google.REGISTRY_FORM),
+    "azure": (pull_of_azure.NODE, pull_of_azure.NODE_FORM, pull_of_azure.REGISTRY_FORM),
+    "digitalocean": (pull_of_digitalocean.NODE, pull_of_digitalocean.NODE_FORM, pull_of_digitalocean.REGISTRY_FORM),
 }
 _HOSTNAME = re.compile(r"(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,62}", re.IGNORECASE)
 COLUMNS = ("part", "construct", "name", "request")
@@ -88,7 +97,8 @@ def problems(catalog: Catalog, site: Mapping[str, Any]) -> list[str]:
     provider = PROVIDERS.get(str(site.get("circleci_platform")), "")
     if not provider:
         return []
-    return [*_storage_problems(catalog, provider, site), *_dns_problems(provider, site), *_private_problems(provider, site)]
+    found = [*_storage_problems(catalog, provider, site), *_dns_problems(provider, site), *_private_problems(provider, site)]
+    return [*found, *_registry_problems(provider, site)]
 
 
 def _storage_problems(catalog: Catalog, provider: str, site: Mapping[str, Any]) -> Iterator[str]:
@@ -159,6 +169,30 @@ def _private_problems(provider: str, site: Mapping[str, Any]) -> Iterator[str]:
         yield f"{variable}, but a gateway endpoint of {region} leads to no bucket of {store}; circleci_cloud_region and circleci_object_storage_region differ."
 
 
+def _registry_problems(provider: str, site: Mapping[str, Any]) -> Iterator[str]:
+    nodes, registry, endpoint = list(site.get(pull.NODES) or []), str(site.get(pull.REGISTRY) or ""), str(site.get(f"{pull.REGISTRY}_endpoint") or "")
+    if not nodes:
+        for name, value in ((pull.REGISTRY, registry), (f"{pull.REGISTRY}_endpoint", endpoint)):
+            if value:
+                yield f"{name}: found {value!r}, but {pull.NODES} is empty; take it out, or name who is to pull."
+        return
+    host = host_of(str(site.get("circleci_registry_host") or ""))
+    if not REGISTRIES[provider][0].fullmatch(host):
+        yield f"{pull.NODES}: found {', '.join(map(repr, nodes))}, but circleci_registry_host is {host}, no registry of this cloud; leave it empty."
+        return
+    known, form, wanted = NODES[provider]
+    found = [*pull.wrong_nodes(nodes, known, form)]
+    if provider == "gcp":
+        found += pull_of_google.wrong_registry(registry, host)
+    elif provider == "azure":
+        found += [] if pull_of_azure.ACR.fullmatch(registry) else [f"{pull.REGISTRY}: found {registry!r}; allowed is {wanted}"]
+    elif registry:
+        found.append(f"{pull.REGISTRY}: found {registry!r}; allowed is {wanted}")
+    yield from (f"{sentence}." for sentence in found)
+    if endpoint and provider in ("azure", "digitalocean"):
+        yield f"{pull.REGISTRY}_endpoint: found {endpoint!r}, but the right is given there by the API in circleci_cloud_endpoint; take it out."
+
+
 def dns_records(site: Mapping[str, Any], names: Iterable[SiteName]) -> list[dict[str, Any]]:
     """Records as the module cloud_dns takes them. Names that somebody else has are not among them. Empty when none are asked for."""
     if not site.get("circleci_cloud_dns_zone"):
@@ -196,13 +230,25 @@ def storage_options(catalog: Catalog, site: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
+def registry_options(catalog: Catalog, site: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the module cloud_registry_access. Empty when it is not asked for."""
+    if not site.get(pull.NODES):
+        return {}
+    return {
+        "registry_host": host_of(str(site["circleci_registry_host"])),
+        "registry": site[pull.REGISTRY],
+        "nodes": list(site[pull.NODES]),
+        "grants": [dict(grant) for grant in catalog.platform(str(site["circleci_platform"])).registry_access.value],
+    }
+
+
 def requests(catalog: Catalog, site: Mapping[str, Any], names: Iterable[SiteName] = ()) -> list[tuple[str, ...]]:
     """What is asked for, as rows of C(COLUMNS); empty where the platform is no cloud, or nothing is asked."""
     provider = PROVIDERS.get(str(site.get("circleci_platform")), "")
     if not provider or problems(catalog, site):
         return []
     asked = [*_storage_requests(catalog, provider, site), *_dns_requests(provider, site, names), *_private_requests(provider, site)]
-    return [*asked, *_registry_requests(provider, site)]
+    return [*asked, *_registry_requests(catalog, provider, site)]
 
 
 def _storage_requests(catalog: Catalog, provider: str, site: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -238,14 +284,28 @@ def _private_requests(provider: str, site: Mapping[str, Any]) -> Iterator[tuple[
             yield "private access", "private DNS zone", zone, "linked to the network of the subnet; the endpoint has its names in it"
 
 
-def _registry_requests(provider: str, site: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """How nodes get the right to pull from a registry of the same cloud."""
+def _registry_requests(catalog: Catalog, provider: str, site: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """How nodes get the right to pull from a registry of the same cloud; what the site does not know is left open."""
     known, who, command = REGISTRIES[provider]
     match = known.fullmatch(host_of(str(site.get("circleci_registry_host") or "")))
-    if match:
-        place = match["place"]
-        partition = "aws-cn" if place.startswith("cn-") else "aws-us-gov" if place.startswith("us-gov-") else "aws"
-        yield "registry", f"right to pull, for the {who}", match[0], command.format(place=place, partition=partition)
+    if not match:
+        return
+    grants = pull.grants(catalog.platform(str(site["circleci_platform"])).registry_access.value)
+    role, place = grants[0].role if grants else "", match["place"]
+    registry, open_node, form = str(site.get(pull.REGISTRY) or ""), f"<{who}>", "{}"
+    if provider == "gcp" and not registry:
+        registry = f"<repository> --location {place}"
+    elif provider == "azure":
+        registry = registry or f"$(az acr show --name {place} --query id --output tsv)"
+        open_node, form = f"<object id of the {who}>", "$(az aks show --ids {} --query identityProfile.kubeletidentity.objectId --output tsv)"
+        others = [f'--role "{grant.role}" where the roleAssignmentMode of the registry is {grant.mode}' for grant in grants[1:]]
+        command = "; ".join([command, *others])
+    elif provider == "digitalocean":
+        open_node = "<id of the cluster>"
+    partition = "aws-cn" if place.startswith("cn-") else "aws-us-gov" if place.startswith("us-gov-") else "aws"
+    for node in [form.format(name) for name in site.get(pull.NODES) or []] or [open_node]:
+        text = command.format(node=node, registry=registry, role=role, partition=partition)
+        yield "registry", f"right to pull, for the {who}", match[0], text
 
 
 def table(rows: Iterable[tuple[str, ...]], form: str) -> str:

@@ -10,6 +10,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog imp
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.cloud_request import (
     dns_records,
     problems,
+    registry_options,
     requests,
     storage_options,
     table,
@@ -159,11 +160,12 @@ def test_private_ways_are_told() -> None:
 
 
 @pytest.mark.parametrize("platform, host, said", [
-    ("eks", "123456789012.dkr.ecr.us-west-2.amazonaws.com", "arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryReadOnly"),
+    ("eks", "123456789012.dkr.ecr.us-west-2.amazonaws.com", "--role-name <role of the nodes> --policy-arn arn:aws:iam::aws:policy/AmazonEC2ContainerRegistryPullOnly"),
     ("eks", "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", "arn:aws-cn:iam::aws:policy"),
-    ("gke", "us-central1-docker.pkg.dev", "--location us-central1"),
+    ("gke", "us-central1-docker.pkg.dev", "<repository> --location us-central1 --member serviceAccount:<service account of the nodes> --role roles/artifactregistry.reader"),
     ("azure", "examplecircleci.azurecr.io", "--role AcrPull --scope $(az acr show --name examplecircleci"),
-    ("digitalocean", "registry.digitalocean.com/example", "doctl kubernetes cluster registry add"),
+    ("azure", "examplecircleci-a1b2c3.azurecr.io", '--role "Container Registry Repository Reader" where the roleAssignmentMode of the registry is AbacRepositoryPermissions'),
+    ("digitalocean", "registry.digitalocean.com/example", "doctl kubernetes cluster registry add <id of the cluster>"),
 ])  # fmt: skip
 def test_the_right_to_pull_from_a_registry_of_the_cloud_is_told(platform: str, host: str, said: str) -> None:
     plain: dict[str, Any] = {"cloud_object_storage": False, "registry_host": host}
@@ -171,3 +173,50 @@ def test_the_right_to_pull_from_a_registry_of_the_cloud_is_told(platform: str, h
     assert (part, name) == ("registry", host.partition("/")[0]) and said in request
     # A registry elsewhere is nobody's business there.
     assert requests(CATALOG, site(platform, **{**plain, "registry_host": "registry.example.com"})) == []
+
+
+ACR = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/example-circleci/providers/Microsoft.ContainerRegistry/registries/examplecircleci"
+AKS = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/example-circleci/providers/Microsoft.ContainerService/managedClusters/example"
+PULL: dict[str, dict[str, Any]] = {
+    "eks": {"registry_host": "123456789012.dkr.ecr.us-west-2.amazonaws.com", "cloud_registry_nodes": ["nodes", "other-nodes"]},
+    "gke": {**GOOGLE, "registry_host": "us-central1-docker.pkg.dev", "cloud_registry": "projects/p/locations/us-central1/repositories/circleci",
+            "cloud_registry_nodes": ["nodes@p.iam.gserviceaccount.com"]},
+    "azure": {**AZURE, "registry_host": "examplecircleci.azurecr.io", "cloud_registry": ACR, "cloud_registry_nodes": [AKS]},
+    "digitalocean": {"object_storage_kind": "do_spaces", "registry_host": "registry.digitalocean.com", "cloud_registry_nodes": ["bd5f5959-5e1e-4205-a714-a914373942af"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("platform, changed, said", [
+    ("eks", {"registry_host": "registry.example.com:5000"}, "no registry of this cloud; leave it empty"),
+    ("eks", {"cloud_registry_nodes": ["two words"]}, "found 'two words'; allowed are names of the IAM roles"),
+    ("eks", {"cloud_registry": "x"}, "circleci_cloud_registry: found 'x'; allowed is nothing"),
+    ("eks", {"cloud_registry_nodes": [], "cloud_registry_endpoint": "https://iam.example.com"}, "circleci_cloud_registry_nodes is empty; take it out"),
+    ("gke", {"cloud_registry": ""}, "circleci_cloud_registry: found ''; allowed is projects/<project>/locations"),
+    ("gke", {"cloud_registry": "projects/p/locations/europe/repositories/circleci"}, "name the repository of that place"),
+    ("azure", {"cloud_registry": "examplecircleci"}, "allowed is /subscriptions/<id>"),
+    ("azure", {"cloud_registry_endpoint": "https://management.example.com"}, "circleci_cloud_endpoint; take it out"),
+    ("digitalocean", {"cloud_registry_nodes": ["example"]}, "allowed are ids of clusters"),
+])  # fmt: skip
+def test_what_is_wrong_with_the_right_to_pull_is_one_sentence(platform: str, changed: dict[str, Any], said: str) -> None:
+    found = problems(CATALOG, site(platform, **{"cloud_object_storage": False, **PULL[platform], **changed}))
+    assert len(found) == 1 and said in found[0] and found[0].endswith("."), found
+
+
+@pytest.mark.parametrize("platform, said", [
+    ("eks", ["aws iam attach-role-policy --role-name nodes --policy-arn", "--role-name other-nodes"]),
+    ("gke", ["add-iam-policy-binding projects/p/locations/us-central1/repositories/circleci --member serviceAccount:nodes@p.iam.gserviceaccount.com --role"]),
+    ("azure", [f"--assignee-object-id $(az aks show --ids {AKS} --query identityProfile.kubeletidentity.objectId --output tsv) "
+               f"--assignee-principal-type ServicePrincipal --role AcrPull --scope {ACR}; --role"]),
+    ("digitalocean", ["doctl kubernetes cluster registry add bd5f5959-5e1e-4205-a714-a914373942af,"]),
+])  # fmt: skip
+def test_who_is_to_pull_is_asked_for_and_told_by_the_roles_of_the_catalog(platform: str, said: list[str]) -> None:
+    variables = site(platform, **{"cloud_object_storage": False, "cloud_registry": "", **PULL[platform]})
+    rows = requests(CATALOG, variables)
+    assert len(rows) == len(said) and all(text in row[3] for text, row in zip(said, rows, strict=True)), rows
+    options = registry_options(CATALOG, variables)
+    assert options["nodes"] == PULL[platform]["cloud_registry_nodes"] and options["registry_host"] == PULL[platform]["registry_host"]
+    assert [grant["role"] for grant in options["grants"]] == {
+        "eks": ["AmazonEC2ContainerRegistryPullOnly"], "gke": ["roles/artifactregistry.reader"], "azure": ["AcrPull", "Container Registry Repository Reader"],
+        "digitalocean": [],
+    }[platform]  # fmt: skip
+    assert registry_options(CATALOG, {**variables, "circleci_cloud_registry_nodes": []}) == {}
