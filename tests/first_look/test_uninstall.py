@@ -78,7 +78,7 @@ def test_records_go_and_what_else_lies_in_their_folder_stays(world: World) -> No
         (state / name).mkdir(parents=True)
         (state / name / "file").write_text("x", encoding="utf-8")
     (state / "site.json").write_text(json.dumps({"format": 1, "site": "tokyo", "domain": "ci.tokyo.example.com"}), encoding="utf-8")
-    extra = {"circleci_state_dir": str(state), "circleci_uninstall_data": True, "circleci_registry_feed_dir": f"{state}/feed"}
+    extra = {"circleci_state_dir": str(state), "circleci_uninstall_data": True}
     predicted = world.run(str(playbook), "multi-site", local=(TOKYO,), extra=extra, arguments=["--check"])
     done = world.run(str(playbook), "multi-site", local=(TOKYO,), extra=extra)
     assert (done.code, done.changed) == (0, predicted.changed) == (0, {TOKYO: 2}), done.messages()
