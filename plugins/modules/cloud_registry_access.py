@@ -102,7 +102,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.cloud import part_api
+from ..module_utils.cloud import CloudError, part_api
 from ..module_utils.cloud_module import CLOUD_SPEC, Part, run
 from ..module_utils.cloud_registry_access import (
     IntegratedClusters,
@@ -116,13 +116,15 @@ from ..module_utils.cloud_registry_access.model import grants
 def _part(given: dict[str, Any]) -> Part:
     site, region, token, endpoint, host, registry = (str(given[name]) for name in ("site", "region", "token", "endpoint", "registry_host", "registry"))
     nodes, roles = given["nodes"], grants(given["grants"])
+    if given["provider"] == "digitalocean":
+        return IntegratedClusters(host, nodes, token, endpoint)
+    if not roles:
+        raise CloudError("grants: found none; name a role that lets pull, as the filter cloud_registry_options gives them")
     if given["provider"] == "aws":
         return NodeRoles(region, host, nodes, roles[0], endpoint)
     if given["provider"] == "gcp":
         return NodeAccounts(registry, host, nodes, roles[0], token, part_api("registry", "gcp", region, "", endpoint))
-    if given["provider"] == "azure":
-        return KubeletIdentities(site, registry, host, nodes, roles, region, token, endpoint)
-    return IntegratedClusters(host, nodes, token, endpoint)
+    return KubeletIdentities(site, registry, host, nodes, roles, region, token, endpoint)
 
 
 def main() -> None:
@@ -144,7 +146,6 @@ def main() -> None:
                 },
             },
         },
-        required_if=[("provider", name, ("grants",)) for name in ("aws", "gcp", "azure")],
         supports_check_mode=True,
     )
     run(module, _part)

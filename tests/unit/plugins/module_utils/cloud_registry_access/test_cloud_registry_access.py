@@ -195,6 +195,9 @@ def test_all_that_is_wrong_on_azure_is_told_at_once(start: Start) -> None:
         assert said in found["msg"], found
     assert "is not there, or may not be seen; name the registry" in account.let(registry=f"{registries.registry}x")["msg"]
     assert "allowed is /subscriptions/<id>" in account.let(registry="examplecircleci")["msg"]
+    assert "grants: found none" in account.let(grants=[])["msg"]
+    registries.registries[registries.registry]["roleAssignmentMode"] = "AbacRepositoryPermissions"
+    assert "has the mode AbacRepositoryPermissions, which is not known here" in account.let(grants=[{"role": "AcrPull", "id": "1", "mode": "LegacyRegistryPermissions"}])["msg"]
     assert registries.assignments == []
 
 
