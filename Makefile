@@ -195,6 +195,11 @@ test-postgres: tree ## Dumps, a migration and the way back on a real PostgreSQL 
 	@$(NEEDS) postgres
 	@echo "==> postgres"; $(PYTEST) $(or $(POSTGRES),tests/integration_postgres)
 
+.PHONY: test-databases
+test-databases: tree ## What PostgreSQL, RabbitMQ and, with FERRETDB=, the protocol of MongoDB tell preflight, by real servers on loopback
+	@$(NEEDS) databases
+	@echo "==> databases"; $(PYTEST) $(or $(DATABASES),tests/integration_databases)
+
 test-upgrade: check-machine build ## Upgrade 4.7.15 by 4.8.12 and 4.9.5 to 4.10.0 on the sandbox, failures on the way, and both ways back
 	@$(SANDBOX) hold "make test-upgrade" -- $(BIN)/python -m pytest -q -rs -x tests/upgrade --tarball $(TARBALL) $(UPGRADE)
 

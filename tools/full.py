@@ -33,6 +33,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-store": "object stores of each kind, real ones on loopback",
         "test-nomad": "the probe against a real Nomad, Docker, registry and store",
         "test-postgres": "dumps and the way back on a real PostgreSQL",
+        "test-databases": "what real database servers tell preflight",
         "test-upgrade": "an upgrade on the sandbox, failures on the way, and both ways back",
         "test-gateway": "a gateway of the object store in the cluster, two replicas before a real store",
         "test-cut": "the sandbox: its hosts, and the cut",

@@ -44,6 +44,7 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "browser": {"chromium": "chromium"},
     "postgres": {"pg_createcluster": "postgresql"},
+    "databases": {"pg_createcluster": "postgresql", "rabbitmq-server": "rabbitmq-server"},
     "sandbox": {},
 }
 ROOT_ONLY = {"firewall": "makes network namespaces", "nomad": "starts Nomad clients", "runner": "starts a systemd of its own"}

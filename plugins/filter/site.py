@@ -167,6 +167,7 @@ def preflight_facts(release: str, daily_users: int = 0, *, catalog: Catalog = PL
         "cluster_nodes": size.nodes,
         "cluster_cpus": size.cpu,
         "cluster_memory_gb": size.memory_gb,
+        "cluster_link_gbps": size.nic_gbps,
         "upgrade_from": list(facts.upgrade_from.value),
         "support_end": facts.support_end.value,
     }
@@ -188,6 +189,8 @@ def platform_facts(name: str, release: str) -> dict[str, Any]:
         "source": verdict.source,
         "blockers": [fact.value for fact in said.blockers],
         "runner_needed": said.runner_needed.value,
+        "installer_rights": said.installer_rights.value,
+        "volumes": {key: said.storage_class.value[key] for key in ("driver", "provisioners") if key in said.storage_class.value},
         "detect": {platform.id: list(platform.detect.value) for platform in catalog.platforms()},
         "ingress": [
             {"name": holder, "setting": variant["ingress_setting"]}

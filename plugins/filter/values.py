@@ -14,6 +14,9 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.f
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.site_catalog import PLAIN, with_catalog
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import compose_data, site_facts
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.external import (
+    external_databases as databases_of,
+)
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import add_secrets, foreseen
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import secret_plan as plan_of
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.secret_plan import (
@@ -77,6 +80,13 @@ def values_findings(site: Any, *, catalog: Catalog = PLAIN) -> list[dict[str, st
     ]
 
 
+def external_databases(site: Any, *, catalog: Catalog = PLAIN) -> list[dict[str, Any]]:
+    """See external_databases.yml."""
+    facts, errors = site_facts(_mapping(site, "external_databases"))
+    # Facts that are wrong are told by values_findings, with all others.
+    return [] if errors else databases_of(facts, catalog)
+
+
 class FilterModule:
     """Filters of the values composer."""
 
@@ -86,5 +96,6 @@ class FilterModule:
             "secret_plan": with_catalog(secret_plan),
             "secrets_in_values": with_catalog(secrets_in_values),
             "site_with_secrets": site_with_secrets,
+            "external_databases": with_catalog(external_databases),
             "values_findings": with_catalog(values_findings),
         }

@@ -24,8 +24,8 @@ options:
         depend on a release, V(platform) is the platform named by O(name).
       - V(release) is all facts of O(release).
       - V(services), V(ports), V(internal_ports), V(images), V(values_keys), V(retired_values_keys), V(files),
-        V(secrets), V(requirements), V(sizing), V(failure_modes), V(upgrade_steps) and V(nomad_layouts) are lists of
-        rows of O(release).
+        V(secrets), V(requirements), V(sizing), V(databases), V(failure_modes), V(upgrade_steps) and V(nomad_layouts)
+        are lists of rows of O(release).
       - V(service) is the service of O(release) that O(name) names.
     required: true
     type: list
@@ -109,13 +109,14 @@ _TABLES = (
     "secrets",
     "requirements",
     "sizing",
+    "databases",
     "failure_modes",
     "upgrade_steps",
     "nomad_layouts",
 )
 _WITHOUT_RELEASE = ("releases", "platforms", "platform", "object_storage")
 _WORDS = ("releases", "release", "service", "platforms", "platform", "object_storage", *_TABLES)
-_NAMES = ("id", "name", "key", "users", "flavour", "service")
+_NAMES = ("id", "name", "key", "users", "product", "flavour", "service")
 
 
 def answer(catalog: Catalog, term: str, release: Any, name: str | None) -> Any:

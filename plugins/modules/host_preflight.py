@@ -11,7 +11,7 @@ module: host_preflight
 short_description: Check whether a host can serve its purpose in a site
 version_added: 0.1.0
 description:
-  - Reads operating system, Python, memory, disk, cgroup version and clock of a host and compares them with what its purposes need.
+  - Reads operating system, Python, memory, disk, links, cgroup version and clock of a host and compares them with what its purposes need.
   - It never fails because of what it finds, and a host that cannot be reached or has no usable Python is a finding as well.
     M(onprem.circleci_server.site_preflight) joins the findings of all hosts and fails once.
 author:
@@ -35,6 +35,10 @@ options:
   controller_time:
     description: Time of the controller in seconds since the epoch; V(0) skips the comparison of clocks.
     type: float
+    default: 0
+  link_gbps:
+    description: Speed in Gb/s that the vendor advises for Kubernetes nodes; V(0) does not look. It only warns, and says so where links tell no speed.
+    type: int
     default: 0
 attributes:
   check_mode:
@@ -74,6 +78,7 @@ def main() -> None:
             "purposes": {"type": "list", "elements": "str", "default": []},
             "needs": {"type": "dict", "default": {}},
             "controller_time": {"type": "float", "default": 0},
+            "link_gbps": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -83,6 +88,7 @@ def main() -> None:
         options["purposes"],
         needs=options["needs"],
         controller_time=options["controller_time"],
+        link_gbps=options["link_gbps"],
     )
     module.exit_json(changed=False, findings=[finding.as_dict() for finding in findings])
 

@@ -11,8 +11,8 @@ module: site_preflight
 short_description: Check all that a site must bring, collect, then fail once
 version_added: 0.1.0
 description:
-  - Runs on the control host. Checks cluster, registry, bundle, upgrade step and support period, and joins what other modules found on hosts, in
-    variables and in Secrets.
+  - Runs on the control host. Checks cluster, registry, object store, databases of others, bundle, upgrade step and support period, and joins what
+    other modules found on hosts, in variables and in Secrets.
   - Nothing is changed. All findings are shown as one table, grouped by severity; a problem that is waived by name is shown and does not fail.
   - What cannot be asked is a finding as well. A cluster that does not answer is one, and not a failure of the module.
 author:
@@ -61,7 +61,22 @@ options:
     type: bool
     default: false
   ca_certificate:
-    description: PEM of the authority that signed the registry's certificate. Empty uses those of the system.
+    description: PEM of the authority that signed the certificates of registry and object store. Empty uses those of the system.
+    type: str
+    default: ""
+  object_storage_endpoint:
+    description: URL of an object store that somebody else runs. Empty does not look.
+    type: str
+    default: ""
+  databases:
+    description:
+      - Databases outside the cluster, as the filter P(onprem.circleci_server.external_databases#filter) gives them. Empty does not look.
+      - Each is asked by its own protocol what it is. Only PostgreSQL wants a login for that.
+    type: list
+    elements: dict
+    default: []
+  postgresql_password:
+    description: Password for the PostgreSQL among O(databases). Empty takes the one of its Secret, where there is one already.
     type: str
     default: ""
   vcs:
@@ -140,16 +155,18 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.helm.kube import KubeError, KubernetesClient
+from ..module_utils.helm.kube import KubeError, KubernetesClient, core, get_or_none
 from ..module_utils.mirror.bundle import Bundle
 from ..module_utils.mirror.errors import MirrorError
 from ..module_utils.mirror_module import contents
 from ..module_utils.preflight import site
+from ..module_utils.preflight.databases import check_databases
 from ..module_utils.preflight.findings import Finding, apply_waivers, brief, summary
 from ..module_utils.preflight.vcs import check_vcs
+from ..module_utils.secrets.store import decode
 
 
-def ask_cluster(kubeconfig: str, namespace: str, *, secrets: bool, brings_addons: bool) -> site.ClusterFacts:
+def ask_cluster(kubeconfig: str, namespace: str, *, secrets: bool, whole_cluster: bool) -> site.ClusterFacts:
     """What the cluster says, or why it says nothing."""
     if not kubeconfig:
         return site.ClusterFacts(error="not set")
@@ -157,7 +174,7 @@ def ask_cluster(kubeconfig: str, namespace: str, *, secrets: bool, brings_addons
         api = KubernetesClient(kubeconfig, timeout=15)
     except KubeError as error:
         return site.ClusterFacts(error=error.message)
-    return site.read_cluster(api, namespace, secrets=secrets, brings_addons=brings_addons)
+    return site.read_cluster(api, namespace, secrets=secrets, whole_cluster=whole_cluster)
 
 
 def read_bundle(folder: str, release: str) -> Finding:
@@ -171,10 +188,28 @@ def read_bundle(folder: str, release: str) -> Finding:
     return site.check_bundle_release(folder, sorted(charts.values()), release)
 
 
+def passwords(options: dict[str, Any], *, reachable: bool) -> dict[str, str]:
+    """Passwords by the variable of their database: the given one, else that of the Secret that the verb secrets has made."""
+    found = {"circleci_postgresql": options["postgresql_password"]}
+    for database in options["databases"]:
+        if found.get(database["variable"]) or not database["secret"] or not reachable:
+            continue
+        try:
+            secret = get_or_none(KubernetesClient(options["kubeconfig"], timeout=15), core(options["namespace"], "secrets", database["secret"])) or {}
+        except KubeError:
+            continue
+        kept = [str((secret.get("data") or {}).get(key) or "") for key in database["secret_keys"]]
+        try:
+            found[database["variable"]] = decode(next(filter(None, kept), ""), "plain")
+        except ValueError:
+            continue  # the verification of Secrets tells it
+    return found
+
+
 def collect(options: dict[str, Any]) -> list[Finding]:
     """Run every check of the site."""
-    addons = site.brings_addons(options["release"], brings_storage_class=options["brings_storage_class"])
-    facts = ask_cluster(options["kubeconfig"], options["namespace"], secrets=bool(options["secrets"]), brings_addons=addons)
+    whole_cluster = bool(site.why_whole_cluster(options["release"], brings_storage_class=options["brings_storage_class"]))
+    facts = ask_cluster(options["kubeconfig"], options["namespace"], secrets=bool(options["secrets"]), whole_cluster=whole_cluster)
     findings = site.check_cluster(
         facts, options["release"], brings_storage_class=options["brings_storage_class"], kubeconfig=options["kubeconfig"], namespace=options["namespace"]
     )
@@ -184,6 +219,10 @@ def collect(options: dict[str, Any]) -> list[Finding]:
     login = options["registry_host"], options["registry_username"], options["registry_password"], options["ca_certificate"]
     answer = site.ask_registry(*login) if known else None
     findings.append(site.check_registry(answer, options["registry_host"], ours_to_make=options["registry_is_ours"]))
+    if options["object_storage_endpoint"]:
+        store = site.ask_object_storage(options["object_storage_endpoint"], options["ca_certificate"])
+        findings.append(site.check_object_storage(store, options["object_storage_endpoint"]))
+    findings += check_databases(options["databases"], passwords(options, reachable=not facts.error), options["ca_certificate"])
     if options["vcs"]:
         findings += check_vcs({**options["vcs"], "token": options["vcs_token"]})
     if not facts.error:
@@ -208,6 +247,9 @@ def main() -> None:
             "registry_password": {"type": "str", "default": "", "no_log": True},
             "registry_is_ours": {"type": "bool", "default": False},
             "ca_certificate": {"type": "str", "default": ""},
+            "object_storage_endpoint": {"type": "str", "default": ""},
+            "databases": {"type": "list", "elements": "dict", "default": []},
+            "postgresql_password": {"type": "str", "default": "", "no_log": True},
             "vcs": {"type": "dict", "default": {}},
             "vcs_token": {"type": "str", "default": "", "no_log": True},
             "bundle_dir": {"type": "path", "default": ""},

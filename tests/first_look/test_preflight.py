@@ -136,6 +136,8 @@ def test_a_cluster_out_of_range_without_storage_and_secrets(world: World, old_cl
     assert problems["kubernetes_version"]["found"] == "Kubernetes v1.28.3" and problems["kubernetes_version"]["expected"] == "1.33 to 1.35"
     assert problems["cluster_size"]["expected"] == "6 nodes, 48 CPUs, 240 GB for 500+ daily users"
     assert problems["storage_class"]["found"].startswith("0 default StorageClass")
+    told = {item["check"]: item for item in result.findings(BASTION)["warning"]}
+    assert "storage_class_growth" not in told, "there is none that could not grow"
     assert "license" in problems["secrets"]["found"] and "Run the verb secrets" in problems["secrets"]["found"]
 
 
@@ -160,6 +162,29 @@ def test_a_registry_of_others_that_does_not_answer(world: World) -> None:
     result = world.run("preflight", "multi-site", local=["bastion.osaka.example.com"], extra=extra, arguments=["--limit", "site_osaka"])
     found = {item["check"]: item for item in result.findings("bastion.osaka.example.com")["problem"]}
     assert "127.0.0.1:1" in found["registry"]["found"] and found["registry"]["subject"] == "circleci_registry_host"
+
+
+def test_an_object_store_of_others_that_does_not_answer(world: World) -> None:
+    extra = {**SECRETS, "circleci_object_storage_endpoint": "https://127.0.0.1:1", "circleci_ca_certificate": ""}
+    single = world.run("preflight", "single-site", local=[BASTION], extra=extra)
+    assert "object_storage" not in {check for check, _subject in single.problems(BASTION)}, "this site runs its own"
+    osaka = "bastion.osaka.example.com"
+    result = world.run("preflight", "multi-site", local=[osaka], extra=extra, arguments=["--limit", "site_osaka"])
+    assert ("object_storage", "circleci_object_storage_endpoint") in result.problems(osaka)
+
+
+def test_databases_of_others_are_asked_what_they_are(world: World) -> None:
+    owned = {
+        "circleci_postgresql": {"host": "127.0.0.1", "port": 1, "username": "circleci"},
+        "circleci_mongodb": {"hosts": "cluster.docdb.amazonaws.com:27017"},
+        "circleci_rabbitmq": {"host": "127.0.0.1", "port": 2},
+        "circleci_secrets_postgres_password": "canary-postgres",
+    }
+    result = world.run("preflight", "single-site", local=[BASTION], extra={**SECRETS, **owned})
+    assert ("external_database", "circleci_mongodb") in result.problems(BASTION)
+    told = {item["subject"]: item["found"] for item in result.findings(BASTION)["warning"] if item["check"] == "external_database"}
+    assert told == {"circleci_postgresql": "PostgreSQL 127.0.0.1:1: Connection refused", "circleci_rabbitmq": "RabbitMQ 127.0.0.1:2: Connection refused"}
+    assert "canary-postgres" not in result.said + result.messages()
 
 
 def test_sites_are_judged_apart(world: World) -> None:

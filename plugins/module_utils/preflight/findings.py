@@ -72,7 +72,10 @@ def apply_waivers(findings: Iterable[Finding], waivers: Iterable[Mapping[str, An
     return result
 
 
-WAIVABLE = frozenset({"cluster_size", "cgroup_version", "host_memory", "host_disk", "host_operating_system", "clock", "support_period"})
+WAIVABLE = frozenset({
+    "cluster_size", "cgroup_version", "host_memory", "host_disk", "host_operating_system", "clock", "support_period", "external_database",
+    "external_database_tls", "external_database_extension",
+})  # fmt: skip
 """Requirements of the vendor that a site can knowingly miss and still work. What would break the install is not among them."""
 
 WAIVED_BY_VERIFY = ("service_", "port_")

@@ -1,7 +1,7 @@
 # Copyright: Contributors to onprem.circleci_server
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks of one host: operating system, Python, memory, disk, cgroup version, clock. Reads only."""
+"""Checks of one host: operating system, Python, memory, disk, links, cgroup version, clock. Reads only."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from .findings import OK, PROBLEM, WARNING, Finding
 _MIB = 1024 * 1024
 _TESTED_SYSTEMS = {("debian", "12"), ("ubuntu", "22.04")}
 _VENDOR_CLIENT = "server-admin 4.10 air-gapped installation, phase 4; server-terraform 4.9.1"
+_VENDOR_SIZING = "vendor prerequisites, sizing table"
 _VENDOR_RUNNER = "machine runner 3 installation on Linux, prerequisites"
 # Program to the package of Debian and Ubuntu that brings it.
 _RUNNER_PROGRAMS = {
@@ -65,12 +66,14 @@ def check_host(
     *,
     needs: Mapping[str, Any],
     controller_time: float,
+    link_gbps: int = 0,
     root: Path = Path("/"),
     now: float | None = None,
 ) -> list[Finding]:
     """Check the host called *name* for its *purposes* (inventory groups without ``circleci_``).
 
-    *needs* may hold ``memory_bytes``, ``disk`` (folder -> free bytes) and ``clock_seconds``. Without *controller_time* nothing is said of the clock.
+    *needs* may hold ``memory_bytes``, ``disk`` (folder -> free bytes) and ``clock_seconds``. Without *controller_time* nothing is said of the clock,
+    without *link_gbps* nothing of the network.
     """
     findings = [_check_system(name, root), _check_python(name)]
     if controller_time:
@@ -103,6 +106,8 @@ def check_host(
                 "" if found >= int(free_bytes) else f"Free space below {folder} or move it to a larger disk.",
             )
         )
+    if link_gbps and "cluster_nodes" in purposes:
+        findings.append(_check_links(name, root, link_gbps))
     if "nomad_clients" in purposes:
         findings.append(_check_cgroup(name, root))
         findings += _check_docker_options(name, root)
@@ -168,6 +173,32 @@ def _check_cgroup(name: str, root: Path) -> Finding:
         if version == "v1"
         else "Add systemd.unified_cgroup_hierarchy=0 to the kernel's command line and reboot, or use Podman (4.10) and waive cgroup_version.",
     )
+
+
+def _check_links(name: str, root: Path, wanted_gbps: int) -> Finding:
+    """Speed of the fastest link that is up: a host with slower ones beside it is not blamed for them, since nothing says which one the cluster uses."""
+    speeds = {link.name: _link_speed(link) for link in sorted((root / "sys/class/net").glob("*")) if (link / "device").exists()}
+    up = {link: speed for link, speed in speeds.items() if speed is not None}
+    silent = [link for link, speed in up.items() if speed <= 0]
+    expected, subject = f"{wanted_gbps} Gb/s on each Kubernetes node", f"{name}: network"
+    fastest = max(up, key=lambda link: up[link], default="")
+    good = bool(fastest) and up[fastest] >= wanted_gbps * 1000
+    if not good and (silent or not up):
+        return Finding("cluster_network", OK, subject, f"no speed, which {', '.join(silent) or 'a virtual link'} does not tell", expected, _VENDOR_SIZING)
+    return Finding(
+        "cluster_network", OK if good else WARNING, subject, f"{fastest} at {up[fastest]} Mb/s", expected, _VENDOR_SIZING,
+        "" if good else "The vendor advises a faster network for so many daily users: correct circleci_daily_users, or give the node a faster link.",
+    )  # fmt: skip
+
+
+def _link_speed(link: Path) -> int | None:
+    """Megabits a second, 0 when the link does not tell; None for one that is down."""
+    try:
+        if (link / "operstate").read_text(encoding="ascii").strip() == "down":
+            return None
+        return int((link / "speed").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
 
 
 def _check_docker_options(name: str, root: Path) -> list[Finding]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from ..helm.kube import KubeApi, KubeError
 from .findings import OK, PROBLEM, WARNING, Finding
 
 WEB_PORTS = (80, 443)
-LOCAL_PROVISIONERS = ("rancher.io/local-path", "kubernetes.io/no-provisioner")
+FOLDERS = "rancher.io/local-path"
+LOCAL_PROVISIONERS = (FOLDERS, "kubernetes.io/no-provisioner")
 SAID = "circleci_platform"
 
 
@@ -30,7 +31,7 @@ class Holder:
 def read_holders(api: KubeApi) -> list[Holder]:
     """What holds 80 and 443: host ports of DaemonSets and pods' templates, and Services of type LoadBalancer. What may not be read is left out."""
     found = []
-    for item in _items(api, "/apis/apps/v1/daemonsets"):
+    for item in items_or_none(api, "/apis/apps/v1/daemonsets") or ():
         spec = ((item.get("spec") or {}).get("template") or {}).get("spec") or {}
         ports = {
             int(port.get("hostPort") or (port.get("containerPort") if spec.get("hostNetwork") else 0) or 0)
@@ -38,19 +39,20 @@ def read_holders(api: KubeApi) -> list[Holder]:
             for port in container.get("ports") or ()
         }
         found.append(_holder(item, ports, on_nodes=True))
-    for item in _items(api, "/api/v1/services"):
+    for item in items_or_none(api, "/api/v1/services") or ():
         spec = item.get("spec") or {}
         if spec.get("type") == "LoadBalancer":
             found.append(_holder(item, {int(port.get("port") or 0) for port in spec.get("ports") or ()}, on_nodes=False))
     return [holder for holder in found if holder.ports]
 
 
-def _items(api: KubeApi, path: str) -> Sequence[Mapping[str, Any]]:
+def items_or_none(api: KubeApi, path: str) -> Optional[Sequence[Mapping[str, Any]]]:
+    """Objects of the whole cluster; None where they may not be read."""
     try:
         found: Sequence[Mapping[str, Any]] = api.request("GET", path).get("items") or ()
     except KubeError as error:
         if error.status in (403, 404):
-            return ()
+            return None
         raise
     return found
 
@@ -116,6 +118,41 @@ def check_storage(storage_classes: Sequence[Mapping[str, Any]], defaults: Sequen
             "storage_class_local", WARNING, "circleci_storage_class", f"default StorageClass {found}", "volumes that outlive a node",
             "documentation of local-path-provisioner",
             "A node that is lost takes the databases along. Use a class whose volumes are on the network, or keep backups that you have restored once.",
+        )
+    ]  # fmt: skip
+
+
+def check_growth(storage_classes: Sequence[Mapping[str, Any]], defaults: Sequence[str]) -> list[Finding]:
+    """A warning where the volumes of databases can never be made larger. Folders of nodes have no size of their own: they end with the disk."""
+    findings = []
+    for item in storage_classes:
+        if item["name"] not in defaults or item.get("provisioner") == FOLDERS:
+            continue
+        grows = bool(item.get("expands"))
+        findings.append(
+            Finding(
+                "storage_class_growth", OK if grows else WARNING, f"StorageClass {item['name']}",
+                f"allowVolumeExpansion is {'true' if grows else 'not true'}", "volumes that can be made larger", "vendor backup and volume guide",
+                "" if grows else "A database whose volume is full stands still, and only a restore into a larger volume helps then. Set allowVolumeExpansion: "
+                "true on the class, if its driver can, or make the volumes large enough from the beginning.",
+            )
+        )  # fmt: skip
+    return findings
+
+
+def check_driver(
+    known: Mapping[str, Any], storage_classes: Sequence[Mapping[str, Any]], defaults: Sequence[str], drivers: Optional[Sequence[str]]
+) -> list[Finding]:
+    """Where a platform brings a StorageClass without the driver that makes its volumes. None of *drivers*: they were not seen."""
+    volumes = known.get("volumes") or {}
+    wanted = volumes.get("driver")
+    users = [str(item["name"]) for item in storage_classes if item["name"] in defaults and item.get("provisioner") in (volumes.get("provisioners") or ())]
+    if not wanted or not users or drivers is None or wanted in drivers:
+        return []
+    return [
+        Finding(
+            "storage_driver", PROBLEM, f"StorageClass {', '.join(users)}", f"no CSIDriver {wanted} in the cluster", f"the driver {wanted}",
+            "vendor prerequisites: persistent volumes", f"Add the driver. Without it the claims of the databases stay pending on {known['name']}.",
         )
     ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from .findings import OK, PROBLEM, WARNING, Finding
 
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _SOURCE = "vendor prerequisites: at least administrator of the namespace"
+BRINGS_ADDONS = "this run brings add-ons of the cluster"
 _VERBS = ("create", "patch", "delete")
 # What Helm makes of the chart, and the verb secrets; the ClusterRole admin of Kubernetes holds all of it.
 _IN_NAMESPACE = (
@@ -30,7 +31,7 @@ class Rights:
 
 
 def ask_rights(api: KubeApi, namespace: str, *, whole_cluster: bool) -> Rights:
-    """Ask for the rights that are used, and no others; *whole_cluster* when add-ons are brought, with definitions and roles of the cluster."""
+    """Ask for the rights that are used, and no others; *whole_cluster* when what belongs to all of it is made, such as definitions and roles of the cluster."""
     try:
         if whole_cluster:
             return Rights(() if _may(api, "*", "*", "*") else ("everything in the whole cluster",))
@@ -52,17 +53,17 @@ def _may(api: KubeApi, verb: str, group: str, resource: str, namespace: str = ""
     return bool((api.request("POST", _REVIEWS, body=review).get("status") or {}).get("allowed"))
 
 
-def check_rights(rights: Rights, namespace: str, *, whole_cluster: bool) -> Finding:
-    """The finding about them."""
-    expected = "the rights of cluster-admin, since this run brings add-ons of the cluster" if whole_cluster else f"the rights of admin in namespace {namespace}"
+def check_rights(rights: Rights, namespace: str, why_whole_cluster: str) -> Finding:
+    """The finding about them; *why_whole_cluster* is empty where those of the namespace are enough."""
+    expected = f"the rights of cluster-admin, since {why_whole_cluster}" if why_whole_cluster else f"the rights of admin in namespace {namespace}"
     if rights.unknown:
         return Finding("installer_rights", WARNING, "circleci_kubeconfig", rights.unknown, expected, _SOURCE, "Its rights were not looked at.")
     if not rights.missing:
         return Finding("installer_rights", OK, "circleci_kubeconfig", "them", expected, _SOURCE)
-    remedy = (
-        "Bind its user to the ClusterRole cluster-admin, or bring the add-ons by yourself: circleci_storage_class and circleci_load_balancer provided."
-        if whole_cluster
-        else f"Bind its user to the ClusterRole admin: kubectl create rolebinding circleci-installer -n {namespace} --clusterrole=admin --user=<user>"
-        + ("; and make the namespace." if "create namespaces" in rights.missing else ".")
-    )
+    if why_whole_cluster:
+        otherwise = ", or bring the add-ons by yourself: circleci_storage_class and circleci_load_balancer provided"
+        remedy = f"Bind its user to the ClusterRole cluster-admin{otherwise if why_whole_cluster == BRINGS_ADDONS else ''}."
+    else:
+        remedy = f"Bind its user to the ClusterRole admin: kubectl create rolebinding circleci-installer -n {namespace} --clusterrole=admin --user=<user>"
+        remedy += "; and make the namespace." if "create namespaces" in rights.missing else "."
     return Finding("installer_rights", PROBLEM, "circleci_kubeconfig", f"it may not {'; '.join(rights.missing)}", expected, _SOURCE, remedy)

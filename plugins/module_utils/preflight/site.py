@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Checks of a site from its control host: cluster, registry, bundle, upgrade step, support period. Reads only.
 
-What reads the outside world is passed in (``ClusterFacts``, ``RegistryAnswer``), so that every rule is tested without it.
+What reads the outside world is passed in (``ClusterFacts``, ``HttpAnswer``), so that every rule is tested without it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,18 @@ from ..helm.kube import KubeApi, KubeError
 from ..helm.releases import installed_version
 from ..url_openers import token_opener
 from .findings import OK, PROBLEM, WARNING, Finding
-from .platform import Holder, check_ports, check_said, check_storage, detected, read_holders
-from .rights import Rights, ask_rights, check_rights
+from .platform import (
+    Holder,
+    check_driver,
+    check_growth,
+    check_ports,
+    check_said,
+    check_storage,
+    detected,
+    items_or_none,
+    read_holders,
+)
+from .rights import BRINGS_ADDONS, Rights, ask_rights, check_rights
 
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 _GIB = 1024**3
@@ -38,6 +48,8 @@ class ClusterFacts:
     version: str = ""
     nodes: Sequence[Mapping[str, Any]] = ()
     storage_classes: Sequence[Mapping[str, Any]] = ()
+    volume_drivers: Optional[Sequence[str]] = None
+    """None: they were not seen."""
     api_groups: Sequence[str] = ()
     secrets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     holders: Sequence[Holder] = ()
@@ -49,8 +61,8 @@ class ClusterFacts:
 
 
 @dataclass(frozen=True)
-class RegistryAnswer:
-    """How a registry answered ``GET /v2/``: an HTTP status, or ``error`` with what stopped the request."""
+class HttpAnswer:
+    """How a server answered: an HTTP status, or ``error`` with what stopped the request."""
 
     status: int = 0
     error: str = ""
@@ -71,22 +83,29 @@ def minor(version: str) -> tuple[int, int]:
     return (int(numbers[0]), int(numbers[1])) if len(numbers) > 1 else (0, 0)
 
 
-def read_cluster(api: KubeApi, namespace: str, *, secrets: bool, brings_addons: bool = False) -> ClusterFacts:
-    """Ask the cluster for what the checks need; with *secrets* for the keys of those in *namespace* too, with *brings_addons* for all rights."""
+def read_cluster(api: KubeApi, namespace: str, *, secrets: bool, whole_cluster: bool = False) -> ClusterFacts:
+    """Ask the cluster for what the checks need; with *secrets* for the keys of those in *namespace* too, with *whole_cluster* for all rights."""
     try:
         found = api.request("GET", f"/api/v1/namespaces/{namespace}/secrets") if secrets else {}
+        drivers = items_or_none(api, "/apis/storage.k8s.io/v1/csidrivers")
         return ClusterFacts(
             version=str(api.request("GET", "/version").get("gitVersion", "")),
             nodes=[_node(item) for item in api.request("GET", "/api/v1/nodes").get("items") or ()],
             storage_classes=[
-                {"name": item["metadata"]["name"], "annotations": item["metadata"].get("annotations") or {}, "provisioner": item.get("provisioner", "")}
+                {
+                    "name": item["metadata"]["name"],
+                    "annotations": item["metadata"].get("annotations") or {},
+                    "provisioner": item.get("provisioner", ""),
+                    "expands": bool(item.get("allowVolumeExpansion")),
+                }
                 for item in api.request("GET", "/apis/storage.k8s.io/v1/storageclasses").get("items") or ()
             ],
+            volume_drivers=None if drivers is None else [str(item["metadata"]["name"]) for item in drivers],
             api_groups=[str(group["name"]) for group in api.request("GET", "/apis").get("groups") or ()],
             secrets={item["metadata"]["name"]: sorted(item.get("data") or {}) for item in found.get("items") or ()},
             holders=read_holders(api),
             installed=installed_version(api, namespace),
-            rights=ask_rights(api, namespace, whole_cluster=brings_addons),
+            rights=ask_rights(api, namespace, whole_cluster=whole_cluster),
         )
     except KubeError as error:
         return ClusterFacts(error=error.sentence)
@@ -127,7 +146,7 @@ def check_cluster(
         ]
     findings = [Finding("cluster_reachable", OK, "circleci_kubeconfig", facts.version, "an answer", "onprem.circleci_server")]
     if facts.rights is not None:
-        findings.append(check_rights(facts.rights, namespace, whole_cluster=brings_addons(release, brings_storage_class=brings_storage_class)))
+        findings.append(check_rights(facts.rights, namespace, why_whole_cluster(release, brings_storage_class=brings_storage_class)))
     if any(group.endswith(".openshift.io") for group in facts.api_groups):
         findings.append(
             Finding(
@@ -161,6 +180,8 @@ def check_cluster(
     findings.append(_check_size(facts, release))
     defaults = [item["name"] for item in facts.storage_classes if item.get("annotations", {}).get(_DEFAULT_CLASS) == "true"]
     findings += check_storage(facts.storage_classes, defaults, brings=brings_storage_class)
+    findings += check_growth(facts.storage_classes, defaults)
+    findings += check_driver(known or {}, facts.storage_classes, defaults, facts.volume_drivers)
     if brings_storage_class:
         foreign = [name for name in defaults if name != "local-path"]
         findings.append(
@@ -189,9 +210,12 @@ def check_cluster(
     return findings
 
 
-def brings_addons(release: Mapping[str, Any], *, brings_storage_class: bool) -> bool:
-    """Whether this run brings what belongs to the whole cluster."""
-    return brings_storage_class or str(release.get("load_balancer") or "") == "metallb"
+def why_whole_cluster(release: Mapping[str, Any], *, brings_storage_class: bool) -> str:
+    """Why the rights of a namespace are not enough; empty when they are."""
+    if brings_storage_class or str(release.get("load_balancer") or "") == "metallb":
+        return BRINGS_ADDONS
+    known = release.get("platform") or {}
+    return f"the vendor asks for them on {known['name']}" if known.get("installer_rights") == "cluster" else ""
 
 
 def _check_size(facts: ClusterFacts, release: Mapping[str, Any]) -> Finding:
@@ -232,7 +256,7 @@ def check_secrets(facts: ClusterFacts, wanted: Mapping[str, Sequence[str]], name
     ]
 
 
-def check_registry(answer: Optional[RegistryAnswer], host: str, *, ours_to_make: bool) -> Finding:
+def check_registry(answer: Optional[HttpAnswer], host: str, *, ours_to_make: bool) -> Finding:
     """Whether the private registry answers and lets us in; one that this run would set up may be absent. None: it was not asked."""
     expected = "an answer to GET /v2/ with the given user and password"
     source = "OCI distribution specification"
@@ -277,22 +301,46 @@ def check_registry(answer: Optional[RegistryAnswer], host: str, *, ours_to_make:
     )
 
 
-def ask_registry(host: str, username: str, password: str, ca_certificate: str) -> RegistryAnswer:
+def ask_registry(host: str, username: str, password: str, ca_certificate: str) -> HttpAnswer:
     """Ask ``https://host/v2/`` with basic authentication."""
     token = base64.b64encode(f"{username}:{password}".encode()).decode()
-    request = urllib.request.Request(f"https://{host}/v2/", headers={"Authorization": f"Basic {token}"})
+    return _ask(urllib.request.Request(f"https://{host}/v2/", headers={"Authorization": f"Basic {token}"}), ca_certificate)
+
+
+def ask_object_storage(endpoint: str, ca_certificate: str) -> HttpAnswer:
+    """Ask the object store for nothing that needs a login: whatever it answers, it is there."""
+    return _ask(urllib.request.Request(f"{endpoint.rstrip('/')}/"), ca_certificate)  # noqa: S310 - the gate lets http and https through only
+
+
+def _ask(request: urllib.request.Request, ca_certificate: str) -> HttpAnswer:
     try:
         opener = token_opener(ca_certificate, proxy=False)
     except ValueError:
-        return RegistryAnswer(error="circleci_ca_certificate holds no certificate in PEM form")
+        return HttpAnswer(error="circleci_ca_certificate holds no certificate in PEM form")
     try:
         with opener.open(request, timeout=10) as answer:
-            return RegistryAnswer(status=answer.status)
+            return HttpAnswer(status=answer.status)
     except urllib.error.HTTPError as error:
-        return RegistryAnswer(status=error.code)
+        return HttpAnswer(status=error.code)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        return RegistryAnswer(error=str(reason) or type(error).__name__)
+        return HttpAnswer(error=str(reason) or type(error).__name__)
+
+
+def check_object_storage(answer: HttpAnswer, endpoint: str) -> Finding:
+    """Whether a store that somebody else runs answers the control host, which fills it. Clients and pods are asked by verify."""
+    expected, source = "an answer of the object store, with a certificate that the site trusts", "vendor prerequisites: object storage"
+    if "certificate" in answer.error.lower():
+        return Finding(
+            "object_storage", PROBLEM, "circleci_object_storage_endpoint, circleci_ca_certificate", f"{endpoint}: {answer.error}", expected, source,
+            "Give the PEM of the authority that signed its certificate, or the name that its certificate is for. Pods, clients and browsers must trust it too.",
+        )  # fmt: skip
+    if answer.error or answer.status >= 500:
+        return Finding(
+            "object_storage", PROBLEM, "circleci_object_storage_endpoint", f"{endpoint}: {answer.error or f'status {answer.status}'}", expected, source,
+            "Start the store, correct its address, or let the control host reach it.",
+        )  # fmt: skip
+    return Finding("object_storage", OK, "circleci_object_storage_endpoint", f"{endpoint} answers {answer.status}", expected, source)
 
 
 def check_step(facts: ClusterFacts, release: Mapping[str, Any]) -> Finding:

@@ -21,6 +21,7 @@ from ..url_openers import token_opener
 from .findings import OK, PROBLEM, WARNING, Finding
 
 _SOURCE = "vendor docs: air-gapped installation, GitHub Enterprise"
+_SOURCE_PARENT = "vendor prerequisites: GitHub Enterprise and the server on one parent domain"
 _KEY_TYPES = ("ssh-rsa", "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
 _SHA256 = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?")
 
@@ -145,6 +146,33 @@ def check_webhooks(site: Mapping[str, Any]) -> Finding:
     )  # fmt: skip
 
 
+def check_parent(hostname: str, domain: str) -> Optional[Finding]:
+    """A warning where the two have no domain in common; None for addresses and names without a domain."""
+    if any(_is_address(name) or "." not in name for name in (hostname, domain)):
+        return None
+    subject, expected = "circleci_domain", "a name below the same domain as GitHub Enterprise"
+    common = 0
+    for one, other in zip(reversed(hostname.lower().split(".")), reversed(domain.lower().split("."))):
+        if one != other:
+            break
+        common += 1
+    # One label in common is a top-level domain, which everybody shares.
+    if common > 1:
+        return Finding("vcs_domain", OK, subject, f"{domain} beside {hostname}", expected, _SOURCE_PARENT)
+    return Finding(
+        "vcs_domain", WARNING, subject, f"{domain} beside {hostname}", expected, _SOURCE_PARENT,
+        "Pictures of users do not load then. Choose names below one domain before the first installation, or live without the pictures.",
+    )  # fmt: skip
+
+
+def check_github_com() -> Finding:
+    """What a site that wants to use GitHub.com is told."""
+    return Finding(
+        "vcs", WARNING, "circleci_github_hostname", "GitHub.com", "GitHub Enterprise Server inside, where the site is cut off", _SOURCE,
+        "GitHub.com cannot deliver webhooks to a site that it does not reach, and nobody could log in. Only with a way to and from the internet it can serve.",
+    )  # fmt: skip
+
+
 def _is_address(text: str) -> bool:
     try:
         ipaddress.ip_network(text, strict=False)
@@ -156,8 +184,10 @@ def _is_address(text: str) -> bool:
 def check_vcs(site: Mapping[str, Any]) -> list[Finding]:
     """Every check of one GitHub Enterprise. Keys: hostname, ca_certificate, fingerprint, token, proxied, domain, addresses."""
     hostname = str(site.get("hostname") or "")
-    if not hostname or hostname == "github.com":
+    if not hostname:
         return []
+    if hostname == "github.com":
+        return [check_github_com()]
     authority, token = str(site.get("ca_certificate") or ""), str(site.get("token") or "")
     answer = ask(hostname, "/api/v3/meta", ca_certificate=authority)
     findings = [check_reach(answer, hostname)]
@@ -167,4 +197,5 @@ def check_vcs(site: Mapping[str, Any]) -> list[Finding]:
     if fingerprint is not None:
         findings.append(fingerprint)
     findings.append(check_webhooks(site))
-    return findings
+    parent = check_parent(hostname.partition(":")[0], str(site["domain"]))
+    return [*findings, *([parent] if parent else [])]

@@ -24,6 +24,7 @@ from .errors import (
 from .loader import Catalog
 from .model import (
     Certainty,
+    ExternalDatabase,
     Fact,
     FailureMode,
     FileSpec,
@@ -56,6 +57,7 @@ __all__ = [
     "CatalogError",
     "CatalogOverlayError",
     "Certainty",
+    "ExternalDatabase",
     "Fact",
     "FailureMode",
     "FileSpec",

@@ -278,6 +278,7 @@ def platforms_page(catalog: Catalog) -> str:
                 [topic, cell(fact.value), fact.certainty]
                 for topic, fact in (
                     ("Installing", platform.installer_action),
+                    ("Whoever installs is administrator of the", platform.installer_rights),
                     ("Object storage, best first", platform.object_storage),
                     ("Registry trust", platform.registry_trust),
                     ("Right to pull", _roles(platform.registry_access)),
@@ -378,6 +379,26 @@ def images_page(catalog: Catalog) -> str:
     return text
 
 
+def requirements_page(catalog: Catalog) -> str:
+    """What the vendor demands, and which verb looks at it."""
+    text = HEAD + "# Requirements\n\nWhat the vendor demands of a site or advises, and which verb looks at it, with the name of its finding.\n"
+    text += HOW_SURE + "\n"
+    rows = [
+        [
+            code(row.id),
+            cell(row.subject.replace("_", " ")),
+            cell(row.value) + (f"<br>{cell(row.note)}" if row.note else ""),
+            row.level,
+            ", ".join(f"{verb} {code(finding)}".strip() if finding else verb for verb, _dot, finding in (item.partition(".") for item in row.looked_at))
+            or f"nobody: {cell(row.not_looked_at)}",
+            cell(row.source),
+            row.certainty,
+        ]
+        for row in catalog.requirements(catalog.latest())
+    ]
+    return text + table(["Requirement", "Of", "What", "Level", "Looked at by", "Source", "How sure"], rows)
+
+
 def pages(catalog: Catalog) -> dict[str, str]:
     """File name → content of every reference page."""
     return {
@@ -385,6 +406,7 @@ def pages(catalog: Catalog) -> dict[str, str]:
         "catalog-object-storage.md": object_storage_page(catalog),
         "catalog-platforms.md": platforms_page(catalog),
         "catalog-ports.md": ports_page(catalog),
+        "catalog-requirements.md": requirements_page(catalog),
         "catalog-releases.md": releases_page(catalog),
         "catalog-services.md": services_page(catalog),
     }

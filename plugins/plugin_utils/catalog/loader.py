@@ -24,6 +24,7 @@ from .errors import (
     UnknownValuesKeyError,
 )
 from .model import (
+    ExternalDatabase,
     Fact,
     FailureMode,
     FileSpec,
@@ -247,6 +248,10 @@ class Catalog:
     def sizing(self, release: str) -> tuple[Sizing, ...]:
         """The vendor's sizing table."""
         return self._table(release, "sizing", Sizing)
+
+    def databases(self, release: str) -> tuple[ExternalDatabase, ...]:
+        """What databases outside the cluster must be."""
+        return self._table(release, "databases", ExternalDatabase)
 
     def failure_modes(self, release: str) -> tuple[FailureMode, ...]:
         """Known ways to fail, with the check that shows each."""

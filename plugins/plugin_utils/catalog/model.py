@@ -308,6 +308,8 @@ class Platform:
     seed_name: str | None
     verdicts: tuple[Verdict, ...]
     installer_action: Fact[str]
+    installer_rights: Fact[str]
+    """Administrator of the C(namespace), or of the whole C(cluster)."""
     detect: Fact[tuple[str, ...]]
     object_storage: Fact[tuple[str, ...]]
     presigned_optional: Fact[bool]
@@ -431,6 +433,9 @@ class Requirement:
     level: Literal["required", "advised"]
     waivable: bool
     check: str | None
+    looked_at: tuple[str, ...]
+    """Verbs, each with its finding where it is one of preflight: C(preflight.cluster_size)."""
+    not_looked_at: str | None
     source: str
     certainty: Certainty
     note: str | None = None
@@ -454,6 +459,21 @@ class Sizing:
         if self.users.startswith("<"):
             return daily_users < int(self.users[1:])
         return daily_users >= int(self.users.rstrip("+"))
+
+
+@dataclass(frozen=True)
+class ExternalDatabase:
+    """What a database outside the cluster must be. Versions are compared to as many parts as they have here."""
+
+    product: str
+    lowest: str | None
+    highest: str | None
+    tls: str | None
+    extensions: Mapping[str, str]
+    refused_hosts: Mapping[str, str]
+    source: str
+    certainty: Certainty
+    note: str | None = None
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,7 @@ def test_preflight_facts_come_from_the_catalog() -> None:
     assert facts["cluster_users"] == "<500" and preflight_facts("4.10.0", 499) == facts
     many = preflight_facts("4.10.0", 500)
     assert (many["cluster_users"], many["cluster_nodes"], many["cluster_cpus"], many["cluster_memory_gb"]) == ("500+", 6, 48, 240)
+    assert (facts["cluster_link_gbps"], many["cluster_link_gbps"]) == (1, 10)
     with pytest.raises(AnsibleFilterError, match="circleci_daily_users is -1"):
         preflight_facts("4.10.0", -1)
     with pytest.raises(AnsibleFilterError, match=r"4\.99\.0"):

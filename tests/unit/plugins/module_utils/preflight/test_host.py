@@ -4,7 +4,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import PROBLEM
+from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import (
+    OK,
+    PROBLEM,
+    WARNING,
+    Finding,
+)
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.host import check_host
 
 
@@ -96,3 +101,37 @@ def test_another_runner_on_the_host_is_told(tmp_path: Path) -> None:
     (root / "opt/circleci/circleci-launch-agent").touch()
     found = [item for item in check_host("r1", ["runners_linux"], needs={}, controller_time=0, root=root) if item.check == "runner_other"]
     assert len(found) == 1 and found[0].level == "warning" and "launch-agent" in found[0].found
+
+
+def network(root: Path, links: dict[str, tuple[str, str]], purposes: tuple[str, ...] = ("cluster_nodes",), wanted: int = 10) -> list[Finding]:
+    for name, (state, speed) in links.items():
+        folder = root / "sys/class/net" / name
+        folder.mkdir(parents=True)
+        if not name.startswith("veth"):
+            (folder / "device").mkdir()
+        (folder / "operstate").write_text(f"{state}\n", encoding="ascii")
+        (folder / "speed").write_text(f"{speed}\n", encoding="ascii")
+    findings = check_host("node1", purposes, needs={}, controller_time=0, link_gbps=wanted, root=root)
+    return [finding for finding in findings if finding.check == "cluster_network"]
+
+
+@pytest.mark.parametrize(
+    ("links", "level", "found"),
+    [
+        ({"eno1": ("up", "1000"), "eno2": ("up", "25000")}, OK, "eno2 at 25000 Mb/s"),
+        ({"eno1": ("up", "1000"), "eno2": ("down", "25000")}, WARNING, "eno1 at 1000 Mb/s"),
+        ({"eno1": ("up", "1000"), "ens3": ("up", "-1")}, OK, "no speed, which ens3 does not tell"),
+        ({"veth0": ("up", "10000")}, OK, "no speed, which a virtual link does not tell"),
+        ({}, OK, "no speed, which a virtual link does not tell"),
+    ],
+)
+def test_links_of_kubernetes_nodes_are_held_against_the_sizing_table(tmp_path: Path, links: dict[str, tuple[str, str]], level: str, found: str) -> None:
+    (finding,) = network(make_root(tmp_path), links)
+    assert (finding.level, finding.found, finding.expected) == (level, found, "10 Gb/s on each Kubernetes node")
+    assert level == OK or "circleci_daily_users" in finding.remedy
+
+
+def test_links_of_other_hosts_are_not_looked_at(tmp_path: Path) -> None:
+    root = make_root(tmp_path)
+    assert network(root, {"eno1": ("up", "100")}, purposes=("nomad_clients", "registry")) == []
+    assert check_host("node1", ("cluster_nodes",), needs={}, controller_time=0, root=root)[-1].check != "cluster_network"

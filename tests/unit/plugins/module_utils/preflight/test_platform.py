@@ -88,6 +88,28 @@ def test_volumes_that_die_with_their_node_are_told() -> None:
     assert "storage_class_local" not in cluster("rancher")
 
 
+def test_volumes_that_can_never_grow_are_told_with_what_follows() -> None:
+    grows, fixed = ({**DEFAULT_CLASS, "provisioner": "csi.example.com", "expands": expands} for expands in (True, False))
+    assert cluster("generic", storage_classes=[grows])["storage_class_growth"][0].level == OK
+    (finding,) = cluster("generic", storage_classes=[fixed])["storage_class_growth"]
+    assert finding.level == WARNING and finding.subject == "StorageClass fast" and "restore into a larger volume" in finding.remedy
+    # No volume of the release is made by a class that is not the default, and folders of a node have no size of their own.
+    assert "storage_class_growth" not in cluster("generic", storage_classes=[{**fixed, "annotations": {}}])
+    assert "storage_class_growth" not in cluster("rancher", storage_classes=[{**fixed, "provisioner": "rancher.io/local-path"}])
+
+
+@pytest.mark.parametrize("provisioner", ["kubernetes.io/aws-ebs", "ebs.csi.aws.com"])
+def test_eks_without_the_driver_of_its_volumes_is_a_problem(provisioner: str) -> None:
+    classes = [{**DEFAULT_CLASS, "provisioner": provisioner}]
+    (finding,) = cluster("eks", storage_classes=classes, volume_drivers=["efs.csi.aws.com"])["storage_driver"]
+    assert finding.level == PROBLEM and "ebs.csi.aws.com" in finding.found and "pending" in finding.remedy
+    assert "storage_driver" not in cluster("eks", storage_classes=classes, volume_drivers=["ebs.csi.aws.com"])
+    # Drivers that may not be read, and volumes of another kind, are no reason to stop.
+    assert "storage_driver" not in cluster("eks", storage_classes=classes, volume_drivers=None)
+    assert "storage_driver" not in cluster("eks", storage_classes=[{**DEFAULT_CLASS, "provisioner": "efs.csi.aws.com"}], volume_drivers=[])
+    assert "storage_driver" not in cluster("azure", storage_classes=classes, volume_drivers=[])
+
+
 TRAEFIK = platform.Holder("traefik", "kube-system", (80, 443), on_nodes=False)
 SERVICELB = platform.Holder("svclb-traefik", "kube-system", (80, 443), on_nodes=True)
 NGINX = platform.Holder("rke2-ingress-nginx-controller", "kube-system", (80, 443), on_nodes=True)

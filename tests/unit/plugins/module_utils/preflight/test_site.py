@@ -5,6 +5,7 @@ from datetime import date
 from typing import Any
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.filter.site import platform_facts
 from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.kube import KubeError
 from ansible_collections.onprem.circleci_server.plugins.module_utils.helm.releases import encode, installed_version
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight import site
@@ -122,7 +123,10 @@ ANSWERS: dict[str, Any] = {
             {"metadata": {"name": "new"}, "status": {}},
         ]
     },
-    "/apis/storage.k8s.io/v1/storageclasses": {"items": [{"metadata": {"name": "fast", "annotations": DEFAULT_CLASS["annotations"]}}]},
+    "/apis/storage.k8s.io/v1/storageclasses": {
+        "items": [{"metadata": {"name": "fast", "annotations": DEFAULT_CLASS["annotations"]}, "allowVolumeExpansion": True}]
+    },
+    "/apis/storage.k8s.io/v1/csidrivers": {"items": [{"metadata": {"name": "csi.example.com"}}]},
     "/apis": {"groups": [{"name": "apps"}]},
     "/apis/apps/v1/daemonsets": {"items": []},
     "/api/v1/services": KubeError(403, "services is forbidden"),
@@ -135,13 +139,16 @@ def test_answers_of_the_cluster() -> None:
     facts = site.read_cluster(Api(ANSWERS), "ns", secrets=True)
     assert facts.nodes == [{**NODE, "provider_id": ""}, {"name": "new", "ready": False, "provider_id": "", "cpu": "0", "memory": "0"}]
     assert (facts.version, facts.storage_classes[0]["name"], facts.api_groups, facts.secrets) == ("v1.33.0", "fast", ["apps"], {"license": ["license"]})
+    assert facts.storage_classes[0]["expands"] is True and facts.volume_drivers == ["csi.example.com"]
+    hidden = Api({**ANSWERS, "/apis/storage.k8s.io/v1/csidrivers": KubeError(403, "csidrivers is forbidden")})
+    assert site.read_cluster(hidden, "ns", secrets=False).volume_drivers is None
     assert site.read_cluster(Api(ANSWERS), "ns", secrets=False).secrets == {}
     denied = site.read_cluster(Api({**ANSWERS, "/api/v1/nodes": KubeError(403, "nodes is forbidden")}), "ns", secrets=False)
     assert "lacks a right" in denied.error and problems(check(denied)) == ["cluster_reachable"]
 
 
 def rights(api: Api, brings: bool = False) -> Finding:
-    facts = site.read_cluster(api, "ns", secrets=False, brings_addons=brings)
+    facts = site.read_cluster(api, "ns", secrets=False, whole_cluster=brings)
     found = site.check_cluster(facts, RELEASE, brings_storage_class=brings, kubeconfig="/etc/kubeconfig", namespace="ns")
     return next(finding for finding in found if finding.check == "installer_rights")
 
@@ -174,8 +181,18 @@ def test_add_ons_of_the_cluster_want_the_whole_of_it() -> None:
     finding = rights(api, brings=True)
     assert finding.level == PROBLEM and "cluster-admin" in finding.remedy and api.asked == ["* *"]
     assert rights(Api(ANSWERS), brings=True).level == OK
-    assert site.brings_addons({"load_balancer": "metallb"}, brings_storage_class=False)
-    assert not site.brings_addons({"load_balancer": "provided"}, brings_storage_class=False)
+    assert "add-ons" in site.why_whole_cluster({"load_balancer": "metallb"}, brings_storage_class=False)
+    assert site.why_whole_cluster({"load_balancer": "provided"}, brings_storage_class=False) == ""
+
+
+def test_the_vendor_asks_for_the_whole_cluster_on_gke() -> None:
+    release = {**RELEASE, "platform": platform_facts("gke", "4.10.0")}
+    assert site.why_whole_cluster(release, brings_storage_class=False) == "the vendor asks for them on Google GKE"
+    facts = cluster(rights=Rights(("everything in the whole cluster",)))
+    found = site.check_cluster(facts, release, brings_storage_class=False, kubeconfig="/etc/kubeconfig")
+    (finding,) = [item for item in found if item.check == "installer_rights"]
+    assert finding.level == PROBLEM and finding.remedy == "Bind its user to the ClusterRole cluster-admin." and "Google GKE" in finding.expected
+    assert site.why_whole_cluster({**RELEASE, "platform": platform_facts("eks", "4.10.0")}, brings_storage_class=False) == ""
 
 
 def test_a_cluster_that_says_nothing_of_rights_is_not_called_good() -> None:
@@ -194,18 +211,34 @@ def test_missing_secrets_are_listed_with_their_keys() -> None:
 @pytest.mark.parametrize(
     ("answer", "ours", "check_name", "level"),
     [
-        (site.RegistryAnswer(status=200), False, "registry", OK),
-        (site.RegistryAnswer(status=401), True, "registry_credentials", PROBLEM),
-        (site.RegistryAnswer(error="certificate verify failed: unable to get local issuer certificate"), True, "registry_certificate", PROBLEM),
-        (site.RegistryAnswer(error="connection refused"), True, "registry", OK),
-        (site.RegistryAnswer(error="connection refused"), False, "registry", PROBLEM),
-        (site.RegistryAnswer(status=404), False, "registry", PROBLEM),
+        (site.HttpAnswer(status=200), False, "registry", OK),
+        (site.HttpAnswer(status=401), True, "registry_credentials", PROBLEM),
+        (site.HttpAnswer(error="certificate verify failed: unable to get local issuer certificate"), True, "registry_certificate", PROBLEM),
+        (site.HttpAnswer(error="connection refused"), True, "registry", OK),
+        (site.HttpAnswer(error="connection refused"), False, "registry", PROBLEM),
+        (site.HttpAnswer(status=404), False, "registry", PROBLEM),
         (None, False, "registry", WARNING),
     ],
 )
-def test_answers_of_the_registry(answer: site.RegistryAnswer | None, ours: bool, check_name: str, level: str) -> None:
+def test_answers_of_the_registry(answer: site.HttpAnswer | None, ours: bool, check_name: str, level: str) -> None:
     finding = site.check_registry(answer, "registry.example.com:5000", ours_to_make=ours)
     assert (finding.check, finding.level) == (check_name, level)
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "subject"),
+    [
+        # An S3 store refuses whoever has no key, which is an answer.
+        (site.HttpAnswer(status=403), OK, "circleci_object_storage_endpoint"),
+        (site.HttpAnswer(status=503), PROBLEM, "circleci_object_storage_endpoint"),
+        (site.HttpAnswer(error="connection refused"), PROBLEM, "circleci_object_storage_endpoint"),
+        (site.HttpAnswer(error="certificate verify failed"), PROBLEM, "circleci_object_storage_endpoint, circleci_ca_certificate"),
+    ],
+)
+def test_answers_of_the_object_store(answer: site.HttpAnswer, level: str, subject: str) -> None:
+    finding = site.check_object_storage(answer, "https://store.example.com")
+    assert (finding.check, finding.level, finding.subject) == ("object_storage", level, subject)
+    assert "https://store.example.com" in finding.found
 
 
 def test_an_authority_that_is_no_pem_is_told_by_its_variable() -> None:

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight import vcs
-from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.site import ask_registry
+from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.site import (
+    ask_object_storage,
+    ask_registry,
+)
 from ansible_collections.onprem.circleci_server.plugins.module_utils.secrets import pki
 
 HOST_KEY = "ghe.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBJ2YK6NvF8gk1F0E8yQ4oA2a8Fv0m3q3w6v9bY0uVbC"
@@ -169,6 +172,12 @@ def test_logins_are_carried_nowhere_else(moved: str) -> None:
     assert Listening.heard == []
 
 
+def test_object_store_is_asked_without_a_login(enterprise: str, misnamed: str) -> None:
+    assert ask_object_storage(f"https://{enterprise}/", AUTHORITY.certificate).status == 404
+    assert "certificate verify failed" in ask_object_storage(f"https://{enterprise}", "").error
+    assert "certificate verify failed" in ask_object_storage(f"https://{misnamed}", AUTHORITY.certificate).error
+
+
 def test_what_speaks_no_http_is_told_and_ends_nothing(mute: str) -> None:
     level, subject, found = checked(mute)["vcs"]
     assert (level, subject) == ("warning", "circleci_github_hostname") and "AMQP" in found
@@ -214,6 +223,27 @@ def test_way_of_webhooks_wants_addresses() -> None:
     assert "192.0.2.9" in checked("localhost:1")["vcs_webhooks"][2]
 
 
-def test_github_com_is_not_asked() -> None:
-    assert vcs.check_vcs({"hostname": "github.com", "domain": "d"}) == []
+@pytest.mark.parametrize(
+    ("hostname", "domain", "level"),
+    [
+        ("github.example.com", "ci.example.com", "ok"),
+        ("GitHub.Corp.Example.com", "ci.example.com", "ok"),
+        ("github.example.com", "ci.example.org", "warning"),
+        ("github.corp.com", "ci.example.com", "warning"),
+        ("192.0.2.4", "ci.example.com", None),
+        ("github", "ci.example.com", None),
+    ],
+)
+def test_names_below_one_domain_are_advised(hostname: str, domain: str, level: str | None) -> None:
+    finding = vcs.check_parent(hostname, domain)
+    assert (finding.level if finding else None) == level
+
+
+def test_domain_is_looked_at_beside_the_rest() -> None:
+    assert checked("github.invalid:1", domain="ci.example.com")["vcs_domain"][0] == "warning"
+
+
+def test_github_com_is_not_asked_and_its_limit_is_told() -> None:
+    (finding,) = vcs.check_vcs({"hostname": "github.com", "domain": "d"})
+    assert (finding.check, finding.level, finding.found) == ("vcs", "warning", "GitHub.com")
     assert vcs.check_vcs({"hostname": "", "domain": "d"}) == []

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog.ver
     parse_minor,
 )
 
+ROOT = Path(__file__).resolve().parents[5]
 CATALOG = Catalog.load()
 LAST = CATALOG.last_patches()
 MINORS = CATALOG.minors()
@@ -510,6 +512,21 @@ def test_the_25_failure_modes_are_there() -> None:
     assert seen == set(range(1, 26))
     for release in LAST:
         assert all(mode.check and mode.remedy for mode in CATALOG.failure_modes(release))
+
+
+@every_release
+def test_every_requirement_is_looked_at_or_says_why_not(release: str) -> None:
+    """A finding of preflight that the catalog names is one that the code makes."""
+    made = set()
+    for folder in ("plugins/module_utils/preflight", "plugins/filter", "plugins/action", "plugins/modules", "plugins/plugin_utils"):
+        for path in (ROOT / folder).rglob("*.py"):
+            made |= set(re.findall(r'"([a-z_]+)"', path.read_text(encoding="utf-8")))
+    for row in CATALOG.requirements(release):
+        assert bool(row.looked_at) != bool(row.not_looked_at), row.id
+        for item in row.looked_at:
+            verb, _dot, finding = item.partition(".")
+            assert verb in ("preflight", "secrets", "install", "verify"), item
+            assert (verb == "preflight") == bool(finding) and (not finding or finding in made), item
 
 
 @every_release
