@@ -16,6 +16,7 @@ from ..module_utils import cloud, cloud_firewall
 from ..module_utils.preflight.findings import PROBLEM, Finding
 from ..plugin_utils.catalog import Catalog, CatalogError
 from ..plugin_utils.port_model import (
+    LIST_OPTIONS,
     PortModel,
     Problem,
     SiteInventoryError,
@@ -50,6 +51,26 @@ def site_hosts(
             {"name": name, "address": addresses[0] if addresses else "", "addresses": list(addresses), "problem": problem}
         )
     return result
+
+
+_NOT_OF_THE_SITE = ("users", "internet", "vendor_downloads", "blocked_networks")
+"""Options whose networks jobs need not reach, or that are far away."""
+
+
+def site_networks(
+    groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str, options: Mapping[str, Any] | None = None
+) -> list[dict[str, str]]:
+    """Networks of a site that containers of jobs must leave alone: addresses of its hosts, and what the options of the model of ports name."""
+    try:
+        inventory = site_inventory(groups, hostvars, inventory_hostname)
+    except SiteInventoryError as error:
+        raise AnsibleFilterError(f"site_networks: {error}") from error
+    found = [{"network": address, "what": f"host {host.name}"} for host in inventory.hosts for address in host.addresses]
+    given, _problems = options_from(options or {})
+    for name in LIST_OPTIONS:
+        if name not in _NOT_OF_THE_SITE:
+            found += [{"network": text, "what": f"circleci_ports.{name}"} for text in getattr(given, name) if not text.endswith("/0")]
+    return found
 
 
 def _model(
@@ -241,6 +262,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "site_hosts": site_hosts,
+            "site_networks": site_networks,
             "port_findings": with_catalog(port_findings),
             "port_model": with_catalog(port_model),
             "port_rules": with_catalog(port_rules),

@@ -45,6 +45,12 @@ def site_results(
     return {name: hostvars[name][variable] for name in _members(groups, group, inventory_hostname) if variable in hostvars[name]}
 
 
+def docker_networks(variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str) -> dict[str, list[str]]:
+    """Networks that Docker takes, by Nomad client of the same site that was looked at."""
+    found = site_results(variable, "circleci_nomad_clients", groups, hostvars, inventory_hostname)
+    return {name: list(result["docker_networks"]) for name, result in found.items() if result.get("docker_networks")}
+
+
 def site_findings(
     group: str, variable: str, groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str
 ) -> list[dict[str, Any]]:
@@ -234,6 +240,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "site_results": site_results,
+            "docker_networks": docker_networks,
             "site_findings": site_findings,
             "site_reports": site_reports,
             "later_findings": later_findings,

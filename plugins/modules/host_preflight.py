@@ -11,7 +11,7 @@ module: host_preflight
 short_description: Check whether a host can serve its purpose in a site
 version_added: 0.1.0
 description:
-  - Reads operating system, Python, memory, disk, links, cgroup version and clock of a host and compares them with what its purposes need.
+  - Reads operating system, Python, memory, disk, links, cgroup version, networks and clock of a host and compares them with what its purposes need.
   - It never fails because of what it finds, and a host that cannot be reached or has no usable Python is a finding as well.
     M(onprem.circleci_server.site_preflight) joins the findings of all hosts and fails once.
 author:
@@ -40,6 +40,17 @@ options:
     description: Speed in Gb/s that the vendor advises for Kubernetes nodes; V(0) does not look. It only warns, and says so where links tell no speed.
     type: int
     default: 0
+  docker:
+    description:
+      - Options of C(daemon.json) of a Nomad client as install writes them. Their pools of addresses must meet none of O(networks) and none of the networks
+        that the host has a way to. Empty does not look.
+    type: dict
+    default: {}
+  networks:
+    description: Networks of the site, from the filter P(onprem.circleci_server.site_networks#filter).
+    type: list
+    elements: dict
+    default: []
 attributes:
   check_mode:
     support: full
@@ -64,10 +75,17 @@ findings:
   returned: always
   type: list
   elements: dict
+docker_networks:
+  description: Networks that O(docker) lets Docker take on a Nomad client.
+  returned: when the host was looked at
+  type: list
+  elements: str
+  sample: [10.10.0.0/16]
 """
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.preflight.docker_networks import networks_of_docker
 from ..module_utils.preflight.host import check_host
 
 
@@ -79,6 +97,8 @@ def main() -> None:
             "needs": {"type": "dict", "default": {}},
             "controller_time": {"type": "float", "default": 0},
             "link_gbps": {"type": "int", "default": 0},
+            "docker": {"type": "dict", "default": {}},
+            "networks": {"type": "list", "elements": "dict", "default": []},
         },
         supports_check_mode=True,
     )
@@ -89,8 +109,11 @@ def main() -> None:
         needs=options["needs"],
         controller_time=options["controller_time"],
         link_gbps=options["link_gbps"],
+        docker=options["docker"] or None,
+        networks=options["networks"],
     )
-    module.exit_json(changed=False, findings=[finding.as_dict() for finding in findings])
+    taken = [str(network) for network in networks_of_docker(options["docker"])] if "nomad_clients" in options["purposes"] else []
+    module.exit_json(changed=False, findings=[finding.as_dict() for finding in findings], docker_networks=taken)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,10 @@ options:
     description: URL of an object store that somebody else runs. Empty does not look.
     type: str
     default: ""
+  docker_networks:
+    description: Networks that Docker takes on Nomad clients, by host. They are held against those of pods and Services.
+    type: dict
+    default: {}
   databases:
     description:
       - Databases outside the cluster, as the filter P(onprem.circleci_server.external_databases#filter) gives them. Empty does not look.
@@ -161,6 +165,7 @@ from ..module_utils.mirror.errors import MirrorError
 from ..module_utils.mirror_module import contents
 from ..module_utils.preflight import site
 from ..module_utils.preflight.databases import check_databases
+from ..module_utils.preflight.docker_networks import check_against_cluster
 from ..module_utils.preflight.findings import Finding, apply_waivers, brief, summary
 from ..module_utils.preflight.vcs import check_vcs
 from ..module_utils.secrets.store import decode
@@ -213,6 +218,7 @@ def collect(options: dict[str, Any]) -> list[Finding]:
     findings = site.check_cluster(
         facts, options["release"], brings_storage_class=options["brings_storage_class"], kubeconfig=options["kubeconfig"], namespace=options["namespace"]
     )
+    findings += check_against_cluster(options["docker_networks"], facts.networks)
     if options["secrets"]:
         findings += site.check_secrets(facts, options["secrets"], options["namespace"])
     known = options["registry_username"] and options["registry_password"]
@@ -248,6 +254,7 @@ def main() -> None:
             "registry_is_ours": {"type": "bool", "default": False},
             "ca_certificate": {"type": "str", "default": ""},
             "object_storage_endpoint": {"type": "str", "default": ""},
+            "docker_networks": {"type": "dict", "default": {}},
             "databases": {"type": "list", "elements": "dict", "default": []},
             "postgresql_password": {"type": "str", "default": "", "no_log": True},
             "vcs": {"type": "dict", "default": {}},

@@ -187,6 +187,16 @@ def test_databases_of_others_are_asked_what_they_are(world: World) -> None:
     assert "canary-postgres" not in result.said + result.messages()
 
 
+def test_pool_of_docker_that_holds_a_host_of_the_site_is_told(world: World) -> None:
+    here = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}", "circleci_addresses": ["192.0.2.41"]}
+    # The pool of a client may stand in its own variables; here it holds another client's address.
+    hosts = {"nomad1.example.com": {**here, "circleci_container_engine_address_pool": "192.0.2.40/30"}}
+    result = world.run("preflight", "single-site", local=[BASTION], extra=SECRETS, hosts=hosts)
+    (found,) = [item for item in result.findings(BASTION)["problem"] if item["check"] == "docker_addresses"]
+    assert found["subject"] == "nomad1.example.com: Docker" and "192.0.2.40/30 meets 192.0.2.42/32 (host nomad2.example.com)" in found["found"]
+    assert "circleci_container_engine_address_pool" in found["remedy"]
+
+
 def test_sites_are_judged_apart(world: World) -> None:
     both = ("bastion.tokyo.example.com", "bastion.osaka.example.com")
     result = world.run("preflight", "multi-site", local=both, extra=SECRETS)

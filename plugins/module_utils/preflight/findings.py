@@ -74,7 +74,7 @@ def apply_waivers(findings: Iterable[Finding], waivers: Iterable[Mapping[str, An
 
 WAIVABLE = frozenset({
     "cluster_size", "cgroup_version", "host_memory", "host_disk", "host_operating_system", "clock", "support_period", "external_database",
-    "external_database_tls", "external_database_extension",
+    "external_database_tls", "external_database_extension", "docker_addresses",
 })  # fmt: skip
 """Requirements of the vendor that a site can knowingly miss and still work. What would break the install is not among them."""
 

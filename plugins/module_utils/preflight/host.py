@@ -1,7 +1,7 @@
 # Copyright: Contributors to onprem.circleci_server
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks of one host: operating system, Python, memory, disk, links, cgroup version, clock. Reads only."""
+"""Checks of one host: operating system, Python, memory, disk, links, cgroup version, networks of Docker, clock. Reads only."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .docker_networks import check_docker_networks
 from .findings import OK, PROBLEM, WARNING, Finding
 
 _MIB = 1024 * 1024
@@ -67,13 +68,16 @@ def check_host(
     needs: Mapping[str, Any],
     controller_time: float,
     link_gbps: int = 0,
+    docker: Mapping[str, Any] | None = None,
+    networks: Sequence[Mapping[str, str]] = (),
     root: Path = Path("/"),
     now: float | None = None,
 ) -> list[Finding]:
     """Check the host called *name* for its *purposes* (inventory groups without ``circleci_``).
 
     *needs* may hold ``memory_bytes``, ``disk`` (folder -> free bytes) and ``clock_seconds``. Without *controller_time* nothing is said of the clock,
-    without *link_gbps* nothing of the network.
+    without *link_gbps* nothing of links. *docker* are options of C(daemon.json) as install writes them, *networks* those of the site that Docker must not
+    meet, each with C(network) and C(what).
     """
     findings = [_check_system(name, root), _check_python(name)]
     if controller_time:
@@ -111,6 +115,8 @@ def check_host(
     if "nomad_clients" in purposes:
         findings.append(_check_cgroup(name, root))
         findings += _check_docker_options(name, root)
+        if docker is not None:
+            findings.append(check_docker_networks(name, docker, networks, root))
     if "runners_linux" in purposes:
         findings += _check_runner(name, root)
     return findings

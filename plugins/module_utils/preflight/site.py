@@ -50,6 +50,8 @@ class ClusterFacts:
     storage_classes: Sequence[Mapping[str, Any]] = ()
     volume_drivers: Optional[Sequence[str]] = None
     """None: they were not seen."""
+    networks: Sequence[tuple[str, str]] = ()
+    """Of pods and Services, each with what it is; empty where the API does not tell."""
     api_groups: Sequence[str] = ()
     secrets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     holders: Sequence[Holder] = ()
@@ -88,9 +90,11 @@ def read_cluster(api: KubeApi, namespace: str, *, secrets: bool, whole_cluster: 
     try:
         found = api.request("GET", f"/api/v1/namespaces/{namespace}/secrets") if secrets else {}
         drivers = items_or_none(api, "/apis/storage.k8s.io/v1/csidrivers")
+        nodes = api.request("GET", "/api/v1/nodes").get("items") or ()
         return ClusterFacts(
             version=str(api.request("GET", "/version").get("gitVersion", "")),
-            nodes=[_node(item) for item in api.request("GET", "/api/v1/nodes").get("items") or ()],
+            nodes=[_node(item) for item in nodes],
+            networks=_networks(api, nodes),
             storage_classes=[
                 {
                     "name": item["metadata"]["name"],
@@ -109,6 +113,12 @@ def read_cluster(api: KubeApi, namespace: str, *, secrets: bool, whole_cluster: 
         )
     except KubeError as error:
         return ClusterFacts(error=error.sentence)
+
+
+def _networks(api: KubeApi, nodes: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    pods = [(str(text), "pods") for node in nodes for text in (node.get("spec") or {}).get("podCIDRs") or ()]
+    ranges = items_or_none(api, "/apis/networking.k8s.io/v1/servicecidrs") or ()
+    return [*pods, *((str(text), "Services") for item in ranges for text in (item.get("spec") or {}).get("cidrs") or ())]
 
 
 def _node(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from __future__ import annotations
 from .facts import PortFact, port_facts
 from .flows import flows_of
 from .inventory import SiteHost, SiteInventory, SiteInventoryError, site_group, site_inventory, site_members
-from .model import Options, PortModel, PortModelError, Problem, Rule, build_model, options_from
+from .model import LIST_OPTIONS, Options, PortModel, PortModelError, Problem, Rule, build_model, options_from
 from .native import render_native
 from .table import explain, rule_table
 
 __all__ = [
+    "LIST_OPTIONS",
     "Options",
     "PortFact",
     "PortModel",

@@ -212,7 +212,7 @@ class _Collector:
             self.problems.append(problem)
 
 
-_LIST_OPTIONS = tuple(
+LIST_OPTIONS = tuple(
     item.name for item in dataclasses.fields(Options) if str(item.type).startswith("tuple[str")
 )
 _PORT_OPTIONS = tuple(item.name for item in dataclasses.fields(Options) if item.name.endswith("_port"))
@@ -357,7 +357,7 @@ class _Builder:
         self.problems = _Collector()
         self.external_nomad = bool(inventory.members("circleci_nomad_servers"))
         self.networks: dict[str, tuple[Network, ...]] = {
-            name: parse_networks(_VARIABLES.get(name, f"circleci_ports.{name}"), getattr(options, name), self.problems) for name in _LIST_OPTIONS
+            name: parse_networks(_VARIABLES.get(name, f"circleci_ports.{name}"), getattr(options, name), self.problems) for name in LIST_OPTIONS
         }
         self.networks["link_local"] = tuple(ipaddress.ip_network(value) for value in LINK_LOCAL)
         # The control host administers the others in any case; who administers the control host only the option says.

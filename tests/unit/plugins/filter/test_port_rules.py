@@ -31,6 +31,15 @@ def test_site_hosts() -> None:
         port_rules.site_hosts("circleci_registry", {**GROUPS, "site_a": ["registry"]}, HOSTS, "bastion")
 
 
+def test_networks_that_jobs_need() -> None:
+    options = {"users": ["10.9.0.0/16"], "blocked_networks": ["10.8.0.0/16"], "kubernetes": ["10.42.0.0/16", "0.0.0.0/0"], "vcs": "192.0.2.9", "podmn": True}
+    assert port_rules.site_networks(GROUPS, HOSTS, "nomad1", options) == [
+        *({"network": f"10.0.0.{number}", "what": f"host {name}"} for number, name in enumerate(HOSTS, 1)),
+        {"network": "10.42.0.0/16", "what": "circleci_ports.kubernetes"},
+        {"network": "192.0.2.9", "what": "circleci_ports.vcs"},
+    ]
+
+
 def test_rules_raise_all_problems() -> None:
     rules = port_rules.port_rules(GROUPS, HOSTS, "registry", "4.10.0", "generic", {"registry_port": 5000})
     assert {rule["host"] for rule in rules} == {"registry"}

@@ -8,6 +8,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.onprem.circleci_server.plugins.filter.site import (
     control_host_value,
+    docker_networks,
     exit_at_open_gates,
     later_findings,
     nomad_client_facts,
@@ -142,6 +143,12 @@ def test_every_release_that_may_be_used_says_what_its_clients_need(release: str)
 def test_no_open_gate_leaves_the_hosts_alone(leave: Callable[..., list[str]]) -> None:
     assert leave(["x"], GROUPS, {"bastion-a": site(""), "bastion-b": {}}) == ["x"]
     assert leave(["x"], GROUPS, {}) == ["x"]
+
+
+def test_networks_of_docker_are_those_of_clients_that_were_looked_at() -> None:
+    groups = {"circleci_nomad_clients": ["n1", "n2", "n3"]}
+    hosts = {"n1": {"found": {"findings": [], "docker_networks": ["10.10.0.0/16"]}}, "n2": {"found": {"findings": []}}, "n3": {}}
+    assert docker_networks("found", groups, hosts, "n1") == {"n1": ["10.10.0.0/16"]}
 
 
 def test_preflight_facts_come_from_the_catalog() -> None:

@@ -118,6 +118,7 @@ ANSWERS: dict[str, Any] = {
         "items": [
             {
                 "metadata": {"name": "n"},
+                "spec": {"podCIDRs": ["10.42.0.0/24"]},
                 "status": {"allocatable": {"cpu": "8", "memory": "32Gi"}, "conditions": [{"type": "Ready", "status": "True"}]},
             },
             {"metadata": {"name": "new"}, "status": {}},
@@ -126,6 +127,7 @@ ANSWERS: dict[str, Any] = {
     "/apis/storage.k8s.io/v1/storageclasses": {
         "items": [{"metadata": {"name": "fast", "annotations": DEFAULT_CLASS["annotations"]}, "allowVolumeExpansion": True}]
     },
+    "/apis/networking.k8s.io/v1/servicecidrs": {"items": [{"spec": {"cidrs": ["10.43.0.0/16"]}}]},
     "/apis/storage.k8s.io/v1/csidrivers": {"items": [{"metadata": {"name": "csi.example.com"}}]},
     "/apis": {"groups": [{"name": "apps"}]},
     "/apis/apps/v1/daemonsets": {"items": []},
@@ -139,6 +141,7 @@ def test_answers_of_the_cluster() -> None:
     facts = site.read_cluster(Api(ANSWERS), "ns", secrets=True)
     assert facts.nodes == [{**NODE, "provider_id": ""}, {"name": "new", "ready": False, "provider_id": "", "cpu": "0", "memory": "0"}]
     assert (facts.version, facts.storage_classes[0]["name"], facts.api_groups, facts.secrets) == ("v1.33.0", "fast", ["apps"], {"license": ["license"]})
+    assert facts.networks == [("10.42.0.0/24", "pods"), ("10.43.0.0/16", "Services")]
     assert facts.storage_classes[0]["expands"] is True and facts.volume_drivers == ["csi.example.com"]
     hidden = Api({**ANSWERS, "/apis/storage.k8s.io/v1/csidrivers": KubeError(403, "csidrivers is forbidden")})
     assert site.read_cluster(hidden, "ns", secrets=False).volume_drivers is None
