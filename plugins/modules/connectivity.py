@@ -23,9 +23,12 @@ options:
         the filter P(onprem.circleci_server.packed_json#filter).
       - Give the packed text when they are many, for the reason that RV(connections) is a text; with pipelining, Python reads what it is given byte by byte.
       - The keys are C(name), C(address), C(port), C(protocol) (V(tcp) or V(udp)), C(expect), C(server_name) (name for TLS and HTTP),
-        C(path) and C(status) (for HTTP), C(timeout), and C(rule), C(from), C(to), C(reason), which are passed on.
+        C(path) and C(status) (for HTTP), C(timeout), C(datagram) (for UDP, V(serf) is a ping that Nomad servers
+        answer), and C(rule), C(from), C(to), C(reason), which are passed on.
       - C(expect) is V(open) (a listener answers), V(reachable) (a listener, or a refusal by the host itself), V(closed) (no answer, or
         a packet filter's rejection), V(tls) (a trusted chain that has not ended), V(http) or V(https) (an answer below 500, or one of C(status)).
+      - Over UDP, V(closed) is proved by a packet filter's rejection and refuted by an answer. Silence and a refusal prove nothing by themselves;
+        M(onprem.circleci_server.site_verdict) judges them beside what other hosts heard from the same place.
     type: json
     default: "[]"
   timeout:

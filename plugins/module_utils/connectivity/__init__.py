@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from .certificates import CertificateError, days_left, not_after
+from .contrast import with_contrast
 from .flows import Flow, FlowError, parse_flows
 from .listeners import Listener, listeners, unexplained
 from .probe import Outcome, probe
@@ -22,4 +23,5 @@ __all__ = [
     "parse_flows",
     "probe",
     "unexplained",
+    "with_contrast",
 ]

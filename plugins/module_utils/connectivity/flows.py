@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 EXPECTATIONS = ("open", "reachable", "closed", "tls", "http", "https")
-KNOWN = {"name", "address", "port", "protocol", "expect", "server_name", "path", "status", "timeout", "rule", "from", "to", "reason"}
+KNOWN = {"name", "address", "port", "protocol", "expect", "server_name", "path", "status", "timeout", "datagram", "rule", "from", "to", "reason"}
+# Serf, and Nomad with it, answers a ping that names nobody: a byte for the kind of message, then MessagePack.
+DATAGRAMS = {"": b"\0", "serf": b"\0\x82\xa5SeqNo\x01\xa4Node\xa0"}
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 
 
@@ -38,6 +40,7 @@ class Flow:
     status: tuple[int, ...]
     timeout: float
     extra: Mapping[str, Any]
+    datagram: bytes = DATAGRAMS[""]
 
 
 def _address(value: Any) -> str:
@@ -72,6 +75,9 @@ def parse_flows(items: Sequence[Mapping[str, Any]], timeout: float) -> list[Flow
             problems.append(f"{name}: expect {expect!r}; known are {', '.join(EXPECTATIONS)}")
         elif protocol == "udp" and expect not in ("open", "reachable", "closed"):
             problems.append(f"{name}: expect {expect} needs tcp")
+        datagram = str(item.get("datagram", ""))
+        if datagram not in DATAGRAMS or (datagram and protocol != "udp"):
+            problems.append(f"{name}: datagram {datagram!r}; known are {', '.join(filter(None, DATAGRAMS))}, with udp")
         path = str(item.get("path", "/"))
         if not re.fullmatch(r"/[!-~]*", path):
             problems.append(f"{name}: path {path!r} must begin with / and hold no spaces")
@@ -79,7 +85,7 @@ def parse_flows(items: Sequence[Mapping[str, Any]], timeout: float) -> list[Flow
         extra = {key: str(item[key]) for key in ("rule", "from", "to", "reason") if key in item}
         result.append(
             Flow(name, address, port, protocol, expect, str(item.get("server_name") or address), path, status,
-                 float(item.get("timeout", timeout)), extra)
+                 float(item.get("timeout", timeout)), extra, DATAGRAMS.get(datagram, b""))
         )  # fmt: skip
     if problems:
         raise FlowError(problems)

@@ -169,7 +169,7 @@ async def _udp(flow: Flow, outcome: Outcome) -> None:
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.create_datagram_endpoint(_Datagram, remote_addr=(flow.address, flow.port))
     try:
-        transport.sendto(b"\0")
+        transport.sendto(flow.datagram)
         outcome.found = await asyncio.wait_for(asyncio.shield(protocol.answer), min(flow.timeout, 1.0))
     except asyncio.TimeoutError:
         outcome.found, outcome.detail = "no answer", "a datagram that nobody answers proves nothing"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from ..connectivity.contrast import with_contrast
 from ..report.model import EVIDENCE_STATES, LEVELS
 
 MISSING = {
@@ -108,6 +109,7 @@ def judge_site(
     for name, result in sorted(hosts.items()):
         flows += [{**flow, "from": flow.get("from") or name} for flow in result.get("connections") or []]
         listeners += [{**item, "host": name} for item in result.get("listeners") or []]
+    flows = with_contrast(flows)
     clients = {str(host.get("name")) for host in model.get("hosts") or [] if "circleci_nomad_clients" in (host.get("groups") or [])}
     proof = evidence_of(evidence, site, clients, before or {})
     services = list(health.get("services") or [])

@@ -38,6 +38,8 @@ ANSWERS = {
     "nomad-server-in-serf": "open",
     "bastion-in-ssh": "open",
 }
+# What is sent where a datagram of nothing gets no answer, as the module connectivity names it.
+DATAGRAMS = {"nomad-server-in-serf": "serf"}
 SKIPPED_GROUPS = ("vm",)
 
 
@@ -68,6 +70,7 @@ def _flow(rule: Rule, source: str, address: str, port: int, expect: str, protoco
         "protocol": protocol,
         "expect": expect,
         "reason": rule.reason,
+        **({"datagram": DATAGRAMS[rule.id]} if protocol == "udp" and rule.id in DATAGRAMS else {}),
     }
 
 
@@ -110,7 +113,7 @@ def flows_of(model: PortModel, source: str, closed_per_rule: int = 2, names: Map
                 for port in _ends(part):
                     granted[(rule.host, rule.protocol, port)] = rule
                     expect = ANSWERS.get(rule.id, "open" if rule.id.endswith("ssh-admin") else "reachable")
-                    # A datagram that nobody answers proves nothing either way.
+                    # A datagram that nobody answers proves nothing either way, and a refusal that it arrived.
                     if rule.protocol == "udp":
                         expect = "reachable"
                     flow = _flow(rule, source, address, port, expect, rule.protocol)
@@ -146,7 +149,7 @@ def _closed(
     """Connections that must not get through, from at most ``limit`` hosts per rule so that a large site stays small."""
     result = []
     for rule in rules:
-        if rule.state != "apply" or rule.any_peer or rule.protocol != "tcp":
+        if rule.state != "apply" or rule.any_peer:
             continue
         strangers = [
             host.name
@@ -162,16 +165,16 @@ def _closed(
         for address in _target(rule, model):
             for part in rule.ports:
                 port = _ends(part)[0]
-                if me is None or (rule.host, "tcp", port) in granted or not _same_family(address, me.addresses):
+                if me is None or (rule.host, rule.protocol, port) in granted or not _same_family(address, me.addresses):
                     continue
-                if any(_grants(other, rule.host, port, me.addresses) for other in model.rules):
+                if any(_grants(other, rule.host, rule.protocol, port, me.addresses) for other in model.rules):
                     continue
-                result.append(_flow(rule, source, address, port, "closed", "tcp"))
+                result.append(_flow(rule, source, address, port, "closed", rule.protocol))
     return result
 
 
-def _grants(rule: Rule, host: str, port: int, addresses: tuple[str, ...]) -> bool:
-    if rule.host != host or rule.direction != "ingress" or rule.state != "apply" or rule.protocol != "tcp":
+def _grants(rule: Rule, host: str, protocol: str, port: int, addresses: tuple[str, ...]) -> bool:
+    if rule.host != host or rule.direction != "ingress" or rule.state != "apply" or rule.protocol != protocol:
         return False
     inside = any(_ends(part)[0] <= port <= _ends(part)[-1] for part in rule.ports if part != "any")
     return inside and any(_within(address, rule.peers) for address in addresses)

@@ -24,6 +24,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.connectivit
     parse_flows,
     probe,
     unexplained,
+    with_contrast,
 )
 from ansible_collections.onprem.circleci_server.plugins.module_utils.connectivity.probe import judge
 from cryptography import x509
@@ -160,6 +161,31 @@ def test_udp() -> None:
     assert one(port, "reachable", protocol="udp").found == "refused"
 
 
+def heard(source: str, expect: str, found: str, **more: Any) -> dict[str, Any]:
+    return {"from": source, "address": "10.0.0.1", "port": 4648, "protocol": "udp", "expect": expect, "found": found, "verdict": judge(expect, found), **more}
+
+
+@pytest.mark.parametrize(("friend", "stranger", "verdict"), [
+    ("open", "no answer", "proved"), ("refused", "no answer", "proved"), ("open", "refused", "proved"),
+    # Both may have arrived, or both been refused on the way.
+    ("refused", "refused", "unproved"), ("no answer", "no answer", "unproved"), ("no answer", "refused", "unproved"),
+    # What is known without the other stays.
+    ("open", "open", "failed"), ("no answer", "open", "failed"), ("no answer", "rejected", "proved"),
+])  # fmt: skip
+def test_udp_is_judged_beside_what_others_heard(friend: str, stranger: str, verdict: str) -> None:
+    flows = [heard("stranger", "closed", stranger), heard("friend", "reachable", friend)]
+    judged, kept = with_contrast(flows)
+    assert judged["verdict"] == verdict and kept == flows[1]
+    assert verdict != "proved" or stranger == "rejected" or "friend" in judged["detail"]
+
+
+def test_silence_of_another_place_or_over_tcp_is_no_contrast() -> None:
+    friend = heard("friend", "reachable", "open")
+    for other in ({"port": 4649}, {"address": "10.0.0.2"}, {"protocol": "tcp"}):
+        assert with_contrast([heard("stranger", "closed", "no answer", **other), friend])[0]["verdict"] == "unproved"
+        assert with_contrast([heard("stranger", "closed", "no answer"), {**friend, **other}])[0]["verdict"] == "unproved"
+
+
 def test_a_name_that_does_not_resolve() -> None:
     found = probe(parse_flows([{"address": "nowhere.invalid", "port": 1, "expect": "closed"}], 2))[0]
     assert (found.found, found.verdict) == ("name", "failed")
@@ -217,10 +243,12 @@ def test_bad_flows_are_told_at_once() -> None:
                 {"name": "b", "address": "10.0.0.1", "port": "x", "expect": "ajar"},
                 {"name": "c", "address": "10.0.0.1", "port": 1, "protocol": "udp", "expect": "tls"},
                 {"name": "d", "address": "10.0.0.1", "port": 1, "protocol": "sctp", "path": "x y", "colour": 1},
+                {"name": "e", "address": "10.0.0.1", "port": 1, "datagram": "serf"},
+                {"name": "f", "address": "10.0.0.1", "port": 1, "protocol": "udp", "datagram": "quic"},
             ],
             1,
         )
-    assert len(caught.value.problems) == 8
+    assert len(caught.value.problems) == 10
     assert "c: expect tls needs tcp" in caught.value.problems
 
 

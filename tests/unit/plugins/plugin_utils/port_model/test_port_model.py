@@ -156,6 +156,19 @@ def test_external_nomad_servers() -> None:
     assert peers == ("10.93.0.51/32", "10.93.0.52/32")
 
 
+def test_udp_between_nomad_servers_is_tried_from_both_sides() -> None:
+    groups = {**GROUPS, "circleci_nomad_servers": ["server1", "server2"]}
+    hosts = {**HOSTS, "server1": {"ansible_host": "10.93.0.51"}, "server2": {"ansible_host": "10.93.0.52"}}
+    built = model(groups=groups, hosts=hosts)
+    every = [flow for host in hosts for flow in flows_of(built, host) if flow["protocol"] == "udp"]
+    asked = {(flow["from"], flow["to"]): (flow["expect"], flow["port"], flow["datagram"]) for flow in every}
+    assert asked[("server2", "server1")] == asked[("server1", "server2")] == ("reachable", 4648, "serf")
+    strangers = {place: flow for place, flow in asked.items() if flow[0] == "closed"}
+    # As many as over TCP, and nobody whom a rule lets in.
+    assert len(strangers) == 4 and not {source for source, _target in strangers} & {"server1", "server2"}
+    assert flows_of(built, "server2", closed_per_rule=0) == [flow for flow in flows_of(built, "server2") if flow["expect"] != "closed"]
+
+
 def test_kubernetes_nodes_are_only_looked_at() -> None:
     assert opened(model(), "node1") == set()
     assert "node1" in model().check_only
