@@ -12,6 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.onprem.circleci_server.plugins.module_utils.preflight.findings import PROBLEM, Finding
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog, CatalogError
+from ansible_collections.onprem.circleci_server.plugins.plugin_utils.object_storage import agent_trees as trees_of
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.site_catalog import PLAIN, with_catalog
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values import compose_data, site_facts
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.values.external import (
@@ -87,11 +88,21 @@ def external_databases(site: Any, *, catalog: Catalog = PLAIN) -> list[dict[str,
     return [] if errors else databases_of(facts, catalog)
 
 
+def agent_trees(site: Any, *, catalog: Catalog = PLAIN) -> dict[str, Any]:
+    """See agent_trees.yml."""
+    facts, _errors = site_facts(_mapping(site, "agent_trees"))
+    try:
+        return {"url": facts.object_storage.agents, "trees": trees_of(catalog, facts.release)}
+    except CatalogError as error:
+        raise AnsibleFilterError(f"agent_trees: {error}") from error
+
+
 class FilterModule:
     """Filters of the values composer."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "agent_trees": with_catalog(agent_trees),
             "compose_values": with_catalog(compose_values),
             "secret_plan": with_catalog(secret_plan),
             "secrets_in_values": with_catalog(secrets_in_values),

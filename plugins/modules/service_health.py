@@ -59,6 +59,20 @@ options:
     description: Last day of the licence as C(YYYY-MM-DD). The vendor does not document where the licence itself says it; empty reports it as unknown.
     type: str
     default: ""
+  clients:
+    description: What M(onprem.circleci_server.nomad_client_status) found on Nomad clients, by host. Clients that are not in it are not judged.
+    type: dict
+    default: {}
+  agents:
+    description:
+      - Where jobs load their agents, with C(url) and C(trees) of the filter P(onprem.circleci_server.agent_trees#filter). They are loaded from there without
+        a login, and compared with the sums beside them. Empty does not look.
+    type: dict
+    default: {}
+  ca_certificate:
+    description: PEM of a private authority that signed the certificate of the address in O(agents).
+    type: str
+    default: ""
   nomad_service:
     description: Nomad's service as the API server's proxy names it.
     type: str
@@ -104,6 +118,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.health import assess, known_failures, licence_of, read_namespace, read_upkeep, versions_of
+from ..module_utils.health.agents import look_at_agents
 from ..module_utils.helm.kube import KubeApi, KubeError, KubernetesClient
 
 
@@ -137,7 +152,11 @@ def upkeep(api: KubeApi, workloads: list[dict[str, Any]], options: dict[str, Any
         kubernetes = str(api.request("GET", "/version").get("gitVersion", ""))
     except KubeError as error:
         return {"unmeasured": [{"what": "certificates, licence, disks, queues and versions", "why": error.sentence}]}
-    site = {**found, "workloads": workloads, "platform": options["platform"], "registry": options["registry"]}
+    agents = options["agents"]
+    site = {
+        **found, "workloads": workloads, "platform": options["platform"], "registry": options["registry"], "clients": options["clients"],
+        "agents": look_at_agents(str(agents.get("url") or ""), agents.get("trees") or (), options["ca_certificate"]),
+    }  # fmt: skip
     today = datetime.datetime.now(datetime.timezone.utc).date()
     return {
         **{name: found[name] for name in ("certificates", "storage", "queues", "unmeasured")},
@@ -160,6 +179,9 @@ def main() -> None:
             "registry": {"type": "str", "default": ""},
             "failure_modes": {"type": "list", "elements": "dict", "default": []},
             "licence_end": {"type": "str", "default": ""},
+            "clients": {"type": "dict", "default": {}},
+            "agents": {"type": "dict", "default": {}},
+            "ca_certificate": {"type": "str", "default": ""},
             "nomad_service": {"type": "str", "default": "nomad-server:4646"},
         },
         supports_check_mode=True,

@@ -6,10 +6,13 @@ The tests build on each other, in the order of this file.
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.secrets import pki
 
-from .lab import DOMAIN, Lab, until
+from .lab import DOMAIN, ROOT, Lab, until
 
 OLD, NEW = "0ld" + "c0ffee" * 12, "new" + "deadbeef" * 9
 CONFIG = "/etc/circleci-runner/circleci-runner-config.yaml"
@@ -204,3 +207,30 @@ def test_uninstall_leaves_nothing_but_data_that_was_not_asked_for(lab: Lab) -> N
     assert lab.run("test", "-d", "/var/lib/circleci-runner").returncode != 0 and lab.run("id", "circleci").returncode != 0
     assert lab.play("absent.yml", lab_purge=True).changed == []
     assert DOMAIN in lab.run("cat", "/etc/hosts").stdout
+
+
+LOOK = """
+import json, sys
+from ansible_collections.onprem.circleci_server.plugins.module_utils.nomad.client_state import read_state
+sys.stdout.write(json.dumps(read_state()))
+"""
+
+
+def test_a_unit_of_a_nomad_client_that_does_not_stay_up_is_told_from_one_that_does(lab: Lab) -> None:
+    """No runner has it; what is tried here is what a real systemd tells of docker-gc."""
+
+    def told(program: str) -> str:
+        words = ["--unit=docker-gc.service", "--property=Restart=always", "--property=RestartSec=100ms", "--property=StartLimitIntervalSec=0"]
+        lab.run("systemd-run", "--quiet", *words, *program.split(), check=True)
+        if "false" in program:
+            until(lambda: int(lab.run("systemctl", "show", "--value", "--property=NRestarts", "docker-gc").stdout) >= 3, "three starts")
+        return seen()
+
+    def seen() -> str:
+        return str(json.loads(lab.run(sys.executable, "-c", LOOK, check=True, PYTHONPATH=str(ROOT.parents[2])).stdout)["docker_gc"])
+
+    assert seen() == "missing"
+    assert told("/bin/false") == "restarting"
+    lab.run("systemctl", "stop", "docker-gc", check=True)
+    assert told("/bin/sleep infinity") == "running"
+    lab.run("systemctl", "stop", "docker-gc", check=True)

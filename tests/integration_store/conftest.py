@@ -56,6 +56,11 @@ class Site:
         return self.store.options(**login, bucket="circleci-agents", objects=found["objects"], texts=found["texts"])
 
 
+def agent_trees() -> list[dict[str, Any]]:
+    """Where jobs of the release look for agents."""
+    return object_storage.agent_trees(Catalog.load(), RELEASE)
+
+
 def bring_release(registry: Stub, version: str, size: int = 3 << 20) -> dict[str, str]:
     """File artifacts of a release as a bundle brings them; the version is in what the programs say."""
     programs = {"build-agent": "circleci-agent", "docker-agent": "agent"}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import http.client
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.health.agents import look_at_agents
 from ansible_collections.onprem.circleci_server.plugins.module_utils.secrets import pki
 from ansible_collections.onprem.circleci_server.plugins.modules import (
     agent_files,
@@ -27,7 +29,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog imp
 from ansible_collections.onprem.circleci_server.tests.unit.helpers.modules import run_module
 from ansible_collections.onprem.circleci_server.tests.unit.helpers.registry_stub import Stub
 
-from .conftest import RELEASE, Site, bring_release
+from .conftest import RELEASE, Site, agent_trees, bring_release
 from .stores import HEALTH, ROOT, Store, free_port, read_environment_file, wait_for_port
 
 PROGRAM = ROOT / "roles/object_storage/files/agents.py"
@@ -116,6 +118,31 @@ def test_agents_are_served_and_nothing_else(host: Host) -> None:
         assert host.bring("1.0.2")["uploaded"][-1] == "release.txt"
         assert host.ask("/release.txt") == (200, b"1.0.2\n") and host.ask("/1.0.1/checksums.txt")[0] == 200
     assert {path.stat().st_mode & 0o777 for path in host.folder.rglob("*") if path.is_file() and not path.is_symlink() and path.name[0] != "."} == {0o644}
+
+
+def test_verify_loads_agents_as_jobs_do(host: Host) -> None:
+    host.bring("1.0.1")
+    authority = host.authority.certificate if host.authority else ""
+    agent, sums = host.folder / "1.0.1/linux/amd64/circleci-agent", host.folder / "docker-provisioner/1.0.1/checksums.txt"
+    with host.serving():
+        assert look_at_agents(host.url, agent_trees(), authority) == []
+        # Whatever the bundle lacks on purpose is no finding: machine agents need a cloud.
+        assert not (host.folder / "machine-provisioner").exists()
+        agent.write_bytes(gzip.compress(agent.read_bytes()))
+        sums.unlink()
+        (host.folder / "canary.txt").unlink()
+        assert look_at_agents(host.url, agent_trees(), authority) == [
+            "1.0.1/linux/amd64/circleci-agent: still gzip-encoded", "docker-provisioner/1.0.1/checksums.txt: the store answers 404",
+            "canary.txt: the store answers 404",
+        ]  # fmt: skip
+        agent.write_bytes(b"something else")
+        (found,) = [text for text in look_at_agents(host.url, agent_trees(), authority) if "circleci-agent" in text]
+        assert found.startswith("1.0.1/checksums.txt lists linux/amd64/circleci-agent with sha256 ")
+        (host.folder / "release.txt").write_text("not a version\n")
+        assert look_at_agents(host.url, agent_trees(), authority)[0] == "release.txt: 'not a version' is no version"
+        if authority:
+            assert "CERTIFICATE_VERIFY_FAILED" in look_at_agents(host.url, agent_trees())[0]
+    assert "refused" in look_at_agents(host.url, agent_trees(), authority)[0]
 
 
 def test_client_that_says_nothing_keeps_no_other_waiting(host: Host) -> None:

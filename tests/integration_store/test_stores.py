@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.onprem.circleci_server.plugins.module_utils.health.agents import look_at_agents
 from ansible_collections.onprem.circleci_server.plugins.module_utils.s3.client import S3Client, S3Error
 from ansible_collections.onprem.circleci_server.plugins.module_utils.s3.signature import Credentials, timestamp
 from ansible_collections.onprem.circleci_server.plugins.modules import (
@@ -23,7 +24,7 @@ from ansible_collections.onprem.circleci_server.plugins.modules import (
 )
 from ansible_collections.onprem.circleci_server.tests.integration_mirror.wire import Request
 
-from .conftest import SETUPS, Site, bring_release, keep
+from .conftest import SETUPS, Site, agent_trees, bring_release, keep
 from .stores import Store, azure_container
 
 Start = Callable[..., Site]
@@ -325,7 +326,10 @@ def test_agent_that_is_stored_compressed_is_replaced(posix: Site) -> None:
     posix.module(object_storage_agents, **options)
     key = "1.0.1/linux/amd64/circleci-agent"
     client = posix.store.client()
+    where, trees = f"http://127.0.0.1:{posix.store.port}/circleci-agents", agent_trees()
+    assert look_at_agents(where, trees) == [], "verify loads them without a login"
     client.put("circleci-agents", key, b"\x1f\x8bcompressed", headers={"content-encoding": "gzip"})
+    assert look_at_agents(where, trees) == [f"{key}: still gzip-encoded"]
     again = posix.module(object_storage_agents, **options)
     assert again["uploaded"] == [key]
     assert client.head("circleci-agents", key).header("content-encoding") == ""  # type: ignore[union-attr]

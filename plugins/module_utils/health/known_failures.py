@@ -25,6 +25,22 @@ def _images_outside(site: Mapping[str, Any]) -> str:
     return f"{len(outside)} images of pods that do not begin with {registry}: {', '.join(outside[:3])}" if outside else ""
 
 
+def _agents(site: Mapping[str, Any]) -> str:
+    found = site["agents"]
+    return "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def _docker_gc(site: Mapping[str, Any]) -> str:
+    words = {"restarting": "does not stay up", "stopped": "does not run", "missing": "is not there"}
+    found = [f"docker-gc {words[client['docker_gc']]} on {name}" for name, client in sorted(site["clients"].items()) if client["docker_gc"] in words]
+    full = [name for name, client in sorted(site["clients"].items()) if client["docker_disk_full"]]
+    return "; ".join([*found, *([f"nine tenths of Docker's disk are used on {', '.join(full)}"] if full else [])])
+
+
+def _cgroup_v2(site: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(name for name, client in site["clients"].items() if client["cgroup"] == "v2"))
+
+
 def _docker_29(site: Mapping[str, Any]) -> str:
     found = [f"{client['name']} {client['docker']}" for client in site["nomad"]["clients"] if client["docker"].split(".")[0].isdigit()
              and int(client["docker"].split(".")[0]) >= 29]  # fmt: skip
@@ -67,6 +83,9 @@ def _no_leader(site: Mapping[str, Any]) -> str:
 LOOKS: dict[str, tuple[int, Look]] = {
     "docker-provisioner-off": (1, _docker_provisioner),
     "third-party-images-outside": (1, _images_outside),
+    "agents-incomplete": (1, _agents),
+    "docker-gc-loop": (2, _docker_gc),
+    "cgroup-v2": (2, _cgroup_v2),
     "docker-29": (2, _docker_29),
     "secret-length": (1, _secret_length),
     "machine-service-on": (1, _machine_service),

@@ -55,7 +55,8 @@ def _filesystem_type(root: Path, mount: str) -> str:
     return kind
 
 
-def _existing_parent(path: Path) -> Path:
+def existing_parent(path: Path) -> Path:
+    """The folder on whose disk a path would lie."""
     while not path.exists():
         path = path.parent
     return path
@@ -97,7 +98,7 @@ def check_host(
             )
         )
     for folder, free_bytes in dict(needs.get("disk", {})).items():
-        existing = _existing_parent(root / str(folder).lstrip("/"))
+        existing = existing_parent(root / str(folder).lstrip("/"))
         found = shutil.disk_usage(existing).free
         findings.append(
             Finding(
@@ -166,8 +167,13 @@ def _check_clock(name: str, controller_time: float, now: float, needs: Mapping[s
     )
 
 
+def cgroup_version(root: Path = Path("/")) -> str:
+    """``v1`` or ``v2``."""
+    return "v2" if _filesystem_type(root, "/sys/fs/cgroup") == "cgroup2" else "v1"
+
+
 def _check_cgroup(name: str, root: Path) -> Finding:
-    version = "v2" if _filesystem_type(root, "/sys/fs/cgroup") == "cgroup2" else "v1"
+    version = cgroup_version(root)
     return Finding(
         "cgroup_version",
         OK if version == "v1" else PROBLEM,

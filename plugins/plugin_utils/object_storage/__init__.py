@@ -6,7 +6,7 @@
 The facts are the catalog's; here is what follows from them. Worked out on the controller, since hosts never see the catalog.
 """
 
-from .agents import AgentsError, agent_objects, agents_url
+from .agents import AgentsError, agent_objects, agent_trees, agents_url
 from .kinds import (
     CHOICES,
     IN_CLUSTER,
@@ -23,6 +23,6 @@ from .running import ServiceError, service
 from .workload import service_annotations, workload
 
 __all__ = [
-    "CHOICES", "IN_CLUSTER", "KEEP_DATA", "MANAGED", "SPEAK_GOOGLE", "AgentsError", "ServiceError", "agent_objects", "agents_url", "bucket_options",
-    "bucket_problems", "capabilities", "problems", "service", "service_annotations", "unproven", "workload",
+    "CHOICES", "IN_CLUSTER", "KEEP_DATA", "MANAGED", "SPEAK_GOOGLE", "AgentsError", "ServiceError", "agent_objects", "agent_trees", "agents_url",
+    "bucket_options", "bucket_problems", "capabilities", "problems", "service", "service_annotations", "unproven", "workload",
 ]  # fmt: skip

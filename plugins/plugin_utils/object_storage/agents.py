@@ -48,6 +48,21 @@ def agent_objects(catalog: Catalog, release: str, files: Mapping[str, str]) -> d
     return {"objects": objects, "texts": texts}
 
 
+def agent_trees(catalog: Catalog, release: str) -> list[dict[str, Any]]:
+    """Where jobs look for agents, by the file that names their version: what only the bundle knows, a running site tells by itself."""
+    specs = [spec for spec in catalog.files(release) if spec.kind == "agent" and spec.object_path]
+    trees: list[dict[str, Any]] = [
+        {
+            "release": str(switch.object_path),
+            "objects": [str(spec.object_path) for spec in specs if spec.version_from == switch.version_from and not spec.made_on_site],
+            "optional": switch.condition is not None,
+        }
+        for switch in specs if switch.made_on_site
+    ]  # fmt: skip
+    plain = [str(spec.object_path) for spec in specs if spec.version_from is None and spec.condition is None]
+    return [*trees, *([{"release": "", "objects": plain, "optional": False}] if plain else [])]
+
+
 def agents_url(endpoint: str, port: int) -> str:
     """Where the hosts of the store serve the agents, by its scheme and name; empty when they do not."""
     parts = urlsplit(endpoint)

@@ -167,10 +167,14 @@ def test_a_client_newer_than_its_servers_is_told_by_name() -> None:
     assert (line["state"], line["detail"], line["expected"]) == ("wrong", "on nomad2", "not newer than the servers, 1.9.3")
 
 
+CLIENT = {"cgroup": "v1", "docker_gc": "running", "docker_disk_full": False}
+
+
 def site(**changes: Any) -> dict[str, Any]:
     """A site that shows none of the known ways to fail."""
     works = [{"name": "docker-provisioner-provisioner", "wanted": 1}]
-    return {**read_upkeep(Cluster(), NS), "workloads": works, "platform": "generic", "registry": "registry.site:5000", **changes}
+    return {**read_upkeep(Cluster(), NS), "workloads": works, "platform": "generic", "registry": "registry.site:5000",
+            "clients": {"nomad1": CLIENT}, "agents": [], **changes}  # fmt: skip
 
 
 def clients(count: int, **more: str) -> dict[str, Any]:
@@ -178,11 +182,16 @@ def clients(count: int, **more: str) -> dict[str, Any]:
     return {"leader": True, "servers": ["1.9.3"], "clients": [{**one, "name": f"n{number}"} for number in range(count)]}
 
 
-# One for each item of the vendor's list of failures that an installed site can show by its API.
+# One for each item of the vendor's list of failures that an installed site can show.
 SHOWN: dict[str, tuple[dict[str, Any], str, int]] = {
     "docker-provisioner-off": ({"workloads": []}, "no workload docker-provisioner that is wanted", 1),
     "third-party-images-outside": ({"images": ["docker.io/library/redis:7", "registry.site:5000/x:1"]},
                                    "1 images of pods that do not begin with registry.site:5000: docker.io/library/redis:7", 1),
+    "agents-incomplete": ({"agents": ["release.txt: the store answers 404"]}, "release.txt: the store answers 404", 1),
+    "docker-gc-loop": ({"clients": {"n1": {**CLIENT, "docker_gc": "restarting"}, "n2": {**CLIENT, "docker_disk_full": True}, "n3": CLIENT,
+                                    "n0": {**CLIENT, "docker_gc": "missing"}}},
+                       "docker-gc is not there on n0; docker-gc does not stay up on n1; nine tenths of Docker's disk are used on n2", 2),
+    "cgroup-v2": ({"clients": {"n2": {**CLIENT, "cgroup": "v2"}, "n1": CLIENT}}, "n2", 2),
     "docker-29": ({"nomad": clients(1, docker="29.1.0")}, "Docker of n0 29.1.0", 2),
     "secret-length": ({"secret_lengths": {"session-cookie session-cookie-key": 15, "nomad gossip-key": 32}}, "session-cookie session-cookie-key of 15 characters", 1),
     "machine-service-on": ({"workloads": [{"name": "machine-provisioner-leader", "wanted": 1}, {"name": "docker-provisioner-x", "wanted": 1}]},

@@ -124,7 +124,7 @@ WRITE_NOTHING = {
     "kubernetes.core.k8s_info",
     *(f"onprem.circleci_server.{name}" for name in (
         "bundle_verify", "chart_facts", "chart_proof", "check_arguments", "cluster_addon", "connectivity", "database_roles", "host_preflight",
-        "image_pull_proof", "installed_release", "nomad_registration", "rancher_node", "registry_coverage", "service_health",
+        "image_pull_proof", "installed_release", "nomad_client_status", "nomad_registration", "rancher_node", "registry_coverage", "service_health",
         "orb_registry", "object_storage_agents", "object_storage_buckets", "object_storage_health", "object_storage_probe", "site_preflight", "site_secret_values",
         "runner_instances", "runner_status", "site_verdict",
     )),
