@@ -69,6 +69,11 @@ class Engine:
         """The backend; two managers at once, and another one than asked for, are refused."""
         if wanted not in ("auto", *BACKENDS):
             raise FirewallError(f"backend {wanted!r} is unknown; known are auto, {', '.join(BACKENDS)}")
+        if self.system.kernel != "Linux":
+            raise FirewallError(
+                f"this host runs {self.system.kernel}, and there is no backend for its packet filter; put it into circleci_runners_macos or "
+                "circleci_runners_windows and load what the verb plan prints for it"
+            )
         managers = self.active()
         active = [manager.name for manager in managers]
         if len(active) > 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -37,6 +38,7 @@ class System:
         self.environment["PATH"] = self.environment.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
         self.timeout = timeout
         self.calls = 0
+        self.kernel = platform.system()
 
     def path(self, name: str) -> str:
         """Where a file of the host really lies."""

@@ -10,6 +10,7 @@ C(hosts)         [{name, addresses: [str], roles: [str], reboot: bool or a text 
 C(files)         [{host, path, action, owner, why}]           owner is the role of the collection that keeps the file
 C(packages)      [{host, name, version, source, why}]
 C(services)      [{host, name, action, why}]                  systemd units and the like
+C(by_hand)       [{host, filter, evidence, line}]              line by line, what to load there
 C(ports)         [{host, direction, protocol, ports, peers, reason, state, source}]   rows of the filter port_table
 C(dns)           [{name, type, value, why}]
 C(kubernetes)    [{kind, name, namespace, action, why}]
@@ -65,6 +66,9 @@ SECTIONS = (
     _Section("ports", "Ports", "Rules whose state is apply are set by the run; the others are for the network team, or only told.",
              (("host", "Host"), ("direction", "Direction"), ("protocol", "Protocol"), ("ports", "Ports"), ("peers", "Peers"),
               ("reason", "Why"), ("state", "State"), ("source", "Source")), "No port is touched."),
+    _Section("by_hand", "Packet filters that somebody sets by hand",
+             "Runners on macOS and Windows, where nothing of this collection runs. The lines of a host make one file; they were never run in our tests.",
+             (("host", "Host"), ("filter", "Packet filter"), ("evidence", "Evidence"), ("line", "Line")), "There is no such host."),
     _Section("dns", "Names in DNS", "", (("name", "Name"), ("type", "Type"), ("value", "Value"), ("why", "Why")), "No name is needed."),
     _Section("packages", "Packages", "", (("name", "Package"), ("version", "Version"), ("host", "Host"), ("source", "From"), ("why", "Why")),
              "No package is installed."),

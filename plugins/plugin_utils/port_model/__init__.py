@@ -13,7 +13,7 @@ from .facts import PortFact, port_facts
 from .flows import flows_of
 from .inventory import SiteHost, SiteInventory, SiteInventoryError, site_group, site_inventory, site_members
 from .model import LIST_OPTIONS, Options, PortModel, PortModelError, Problem, Rule, build_model, options_from
-from .native import render_native
+from .native import by_hand, render_native
 from .table import explain, rule_table
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "SiteInventory",
     "SiteInventoryError",
     "build_model",
+    "by_hand",
     "explain",
     "flows_of",
     "options_from",

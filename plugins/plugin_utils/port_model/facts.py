@@ -25,6 +25,8 @@ OPTION_KINDS = frozenset({
     "external_postgres", "external_mongodb", "external_rabbitmq", "external_vault", "blocked_networks", "cloud_network",
     "vendor_downloads", "link_local",
 })  # fmt: skip
+# Hosts on which nothing of this collection runs: the name of their packet filter.
+BY_HAND = {"circleci_runners_macos": "pf of macOS", "circleci_runners_windows": "the firewall of Windows"}
 # No inventory group: these stand for something that has an address only.
 VIRTUAL_HOSTS = {"load_balancer": "load-balancer", "object_storage_gateway": "object-storage-gateway", "vm": "job-vms"}
 LINK_LOCAL = ("169.254.0.0/16",)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
-from .facts import DERIVED, INVENTORY_KINDS, LINK_LOCAL, OPTION_KINDS, VIRTUAL_HOSTS, PortFact
+from .facts import BY_HAND, DERIVED, INVENTORY_KINDS, LINK_LOCAL, OPTION_KINDS, VIRTUAL_HOSTS, PortFact
 from .inventory import SiteHost, SiteInventory
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
@@ -36,6 +36,8 @@ CONTRADICTIONS = (
 
 # State of a rule whose port the vendor still prints and nothing serves.
 PRINTED = "documented, not served"
+# Beginning of the state of a rule that somebody sets by hand; plan prints the text for it.
+SET_BY_HAND = "by hand"
 # Options that are a variable of the site by themselves.
 _VARIABLES = {"load_balancer_sources": "circleci_load_balancer_sources"}
 # Rules of what a proxy that ends TLS stands before.
@@ -561,6 +563,10 @@ class _Builder:
             return "any protocol between Kubernetes nodes: the cluster's network owns it"
         if fact.group == "kubernetes_node" and not self.options.node_firewall:
             return "check only: traffic to a Kubernetes node does not meet a host's packet filter"
+        host = self.inventory.host(name)
+        filters = [text for group, text in BY_HAND.items() if host is not None and group in host.groups]
+        if filters:
+            return f"{SET_BY_HAND}: nothing of this collection sets {filters[0]}; plan prints what to load there, which was never run"
         return "apply"
 
 

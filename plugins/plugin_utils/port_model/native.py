@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .model import Rule
+from .facts import BY_HAND
+from .model import SET_BY_HAND, PortModel, Rule
 
 ANCHOR = "onprem.circleci"
 GROUP = "onprem-circleci"
 NEVER_RUN = "Made by onprem.circleci_server from its model of ports; never run in its tests."
 FORMS = ("pf", "powershell")
+FORM_OF = {"circleci_runners_macos": "pf", "circleci_runners_windows": "powershell"}
+NOTHING = "nothing to open: no rule lets anything in"
 
 
 def _own(rules: Iterable[Rule]) -> list[Rule]:
-    return [rule for rule in rules if rule.state == "apply" and rule.direction == "ingress" and rule.protocol in ("tcp", "udp")]
+    return [rule for rule in rules if rule.state.startswith(SET_BY_HAND) and rule.direction == "ingress" and rule.protocol in ("tcp", "udp")]
 
 
 def _comment(text: str) -> str:
@@ -66,3 +69,14 @@ def render_native(rules: Iterable[Rule], form: str) -> str:
     if form == "powershell":
         return render_powershell(rules)
     raise ValueError(f"form {form!r} is unknown; known are {', '.join(FORMS)}")
+
+
+def by_hand(model: PortModel) -> list[dict[str, str]]:
+    """What somebody loads on runners with macOS or Windows, line by line; one line says so where nothing is to be opened."""
+    rows = []
+    for host in model.inventory.hosts:
+        for group in (group for group in FORM_OF if group in host.groups):
+            rules = model.for_host(host.name)
+            lines = render_native(rules, FORM_OF[group]).splitlines()[1:] if _own(rules) else [NOTHING]
+            rows += [{"host": host.name, "filter": BY_HAND[group], "evidence": "never run", "line": line} for line in lines]
+    return rows

@@ -20,7 +20,7 @@ from ..bundle_contents import VENDOR_REGISTRY, bundle_contents
 from ..catalog import Catalog
 from ..catalog.versions import minor_of
 from ..object_storage import KEEP_DATA, unproven
-from ..port_model import PortModel, Problem, SiteHost, rule_table
+from ..port_model import PortModel, Problem, SiteHost, by_hand, rule_table
 from ..site_names import SiteName, site_names
 from ..values import compose_data, site_facts
 from ..values.secret_plan import foreseen, secret_plan, secrets_in_values
@@ -148,6 +148,7 @@ def plan_site(request: Request, catalog: Catalog, ownership: Ownership) -> dict[
         "gates": _gates(request),
         "hosts": _hosts(request, catalog),
         "ports": _ports(request, rules),
+        "by_hand": by_hand(request.model),
         "dns": _dns(request),
         "packages": things.packages(),
         "files": things.files(),

@@ -402,6 +402,14 @@ def test_ansibles_port_stays_open(nft: Played) -> None:
         Engine(nft).apply(parse_plan(RULES, "enforce"), ways=[WayIn("10.0.0.1", 2222)])
 
 
+def test_a_host_that_is_no_linux_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    system = Played(tmp_path, ["pfctl"])
+    system.kernel = "Darwin"
+    with pytest.raises(FirewallError, match=r"this host runs Darwin.*circleci_runners_macos.*verb plan prints"):
+        Engine(system).apply(parse_plan(RULES, "guard"))
+    assert system.scripts == []
+
+
 def test_ssh_connection() -> None:
     assert parse_connection("10.0.0.1 5555 10.0.0.2 22") == WayIn("10.0.0.1", 22)
     assert parse_connection("fe80::1%eth0 5555 fe80::2%eth0 22") == WayIn("fe80::1", 22)

@@ -232,6 +232,23 @@ def test_waivers_keep_quiet_but_not_the_report() -> None:
     assert build_report(findings)["summary"]["warnings"]["now"] == 2
 
 
+def test_a_runner_on_macos_is_no_host_that_did_not_answer() -> None:
+    hosts = [{"name": "mac", "groups": ["circleci_runners_macos"]}, {"name": "linux", "groups": ["circleci_runners_linux"]}]
+    found, reasons = judge(model={"hosts": hosts})
+    assert [item["subject"] for item in found["findings"]] == ["host linux"]
+    assert found["unmeasured"] == [{"what": "connections from mac", "why": "nothing of this collection runs on macOS and Windows"}]
+    assert not [reason for reason in reasons if "mac" in reason]
+
+
+def test_udp_is_judged_beside_what_other_hosts_heard() -> None:
+    serf = {"rule": "nomad-server-in-serf", "protocol": "udp", "port": 4648, "days_left": None}
+    heard, silent = flow(**serf, expect="reachable", found="open"), flow(**serf, expect="closed", found="no answer", verdict="unproved")
+    found, _reasons = judge(hosts={"server2": {"connections": [heard]}, "registry": {"connections": [silent]}})
+    assert [item["verdict"] for item in found["flows"]] == ["proved", "proved"]
+    alone, _reasons = judge(hosts={"registry": {"connections": [silent]}})
+    assert [item["verdict"] for item in alone["flows"]] == ["unproved"]
+
+
 def test_connections_of_one_site_only() -> None:
     groups = {"circleci_registry": ["a", "b"], "site_x": ["a"], "site_y": ["b"]}
 

@@ -14,6 +14,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.port_model 
     PortModelError,
     SiteInventoryError,
     build_model,
+    by_hand,
     explain,
     flows_of,
     options_from,
@@ -226,6 +227,30 @@ def test_runners_on_macos_and_windows_have_texts_to_load(form: str, name: str, g
     assert render_native(built.for_host("runner1"), form) == golden.read_bytes().decode()
     with pytest.raises(ValueError, match="known are pf, powershell"):
         render_native([], "netsh")
+
+
+@pytest.mark.parametrize(("group", "name"), [("circleci_runners_macos", "pf of macOS"), ("circleci_runners_windows", "the firewall of Windows")])
+def test_nothing_of_this_collection_sets_the_filters_of_macos_and_windows(group: str, name: str) -> None:
+    hosts = {**HOSTS, "runner1": {"ansible_host": "10.93.0.61"}}
+    built = model(groups={**GROUPS, group: ["runner1"]}, hosts=hosts, runner_ssh_rerun=True)
+    incoming = [rule for rule in built.for_host("runner1") if rule.direction == "ingress"]
+    assert {rule.id for rule in incoming} == {"runner-in-ssh-rerun", "runner-in-ssh-admin"}
+    assert all(rule.state.startswith(f"by hand: nothing of this collection sets {name}") and rule.state.endswith("never run") for rule in incoming)
+    assert any("by hand" in text for text in explain(built, host="runner1", port=54782))
+    rows = by_hand(built)
+    assert {(row["host"], row["filter"], row["evidence"]) for row in rows} == {("runner1", name, "never run")}
+    assert any("54782" in row["line"] for row in rows)
+    # What nobody promised is not tried: only what is let in.
+    assert {flow["expect"] for source in hosts for flow in flows_of(built, source) if flow["to"] == "runner1"} <= {"open", "reachable"}
+
+
+def test_a_runner_on_macos_that_takes_no_connections_has_nothing_to_open() -> None:
+    hosts = {"runner1": {"ansible_host": "10.93.0.61"}}
+    built = model(groups={"circleci_runners_macos": ["runner1"]}, hosts=hosts)
+    assert {rule.direction for rule in built.for_host("runner1") if rule.state.startswith("by hand")} == set()
+    (row,) = by_hand(built)
+    assert row == {"host": "runner1", "filter": "pf of macOS", "evidence": "never run", "line": "nothing to open: no rule lets anything in"}
+    assert by_hand(model()) == []
 
 
 def test_names_ports_and_blocked_networks() -> None:

@@ -60,7 +60,7 @@ def facts(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def outcome(groups: Mapping[str, Any] = GROUPS, **changes: Any) -> dict[str, Any]:
+def outcome(groups: Mapping[str, Any] = GROUPS, more: Mapping[str, Mapping[str, Any]] = {}, **changes: Any) -> dict[str, Any]:
     request = {
         "site": "osaka",
         "facts": facts(),
@@ -69,7 +69,7 @@ def outcome(groups: Mapping[str, Any] = GROUPS, **changes: Any) -> dict[str, Any
         "gates": GATES,
         **changes,
     }
-    return site_plan(groups, HOSTVARS, "bastion", request)
+    return site_plan(groups, {**HOSTVARS, **more}, "bastion", request)
 
 
 def plan(groups: Mapping[str, Any] = GROUPS, **changes: Any) -> dict[str, Any]:
@@ -171,6 +171,19 @@ def test_reported_firewall_writes_no_rules() -> None:
     assert any(row["state"] == "apply" for row in managed["ports"]) and managed["ports"][0]["state"] == "apply"
     assert not any(row["state"] == "apply" for row in reported["ports"])
     assert "firewall" in rows(managed["files"], "owner") and "firewall" not in rows(reported["files"], "owner")
+
+
+def test_filters_of_macos_and_windows_are_for_somebody_to_set_and_no_file_is_written_there() -> None:
+    groups = {**GROUPS, "site_osaka": [*GROUPS["site_osaka"], "mac", "win"], "circleci_runners_macos": ["mac"], "circleci_runners_windows": ["win"]}
+    ports = {"registry_port": 5000, "object_storage_port": 7070, "load_balancer": ["192.0.2.100"], "runner_ssh_rerun": True}
+    document = outcome(groups, {"mac": {"ansible_host": "192.0.2.61"}, "win": {"ansible_host": "192.0.2.62"}}, port_options=ports)["plan"]
+    lines = {host: [row["line"] for row in document["by_hand"] if row["host"] == host] for host in ("mac", "win")}
+    assert any(line.startswith("pass in quick proto tcp") and line.endswith("54782") for line in lines["mac"])
+    assert any(line.startswith("New-NetFirewallRule") and "54782" in line for line in lines["win"])
+    assert {row["state"].partition(":")[0] for row in document["ports"] if row["host"] in ("mac", "win") and row["direction"] == "ingress"} == {"by hand"}
+    assert not [row for key in ("files", "services", "packages") for row in document[key] if row["host"] in ("mac", "win")]
+    for text in render_plan(document):
+        assert "never run" in text and "New-NetFirewallRule" in text
 
 
 def test_nomad_clients_reboot_only_for_cgroup_v1() -> None:
