@@ -69,4 +69,5 @@ def open_to_nobody(folder: Path) -> None:
 def sql(server: Server, text: str) -> None:
     environment = {**os.environ, "PGPASSWORD": PASSWORD}
     psql = [str(POSTGRES / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(server.port), "-U", "owner", "-d", "postgres", "-f", "-"]
-    subprocess.run(psql, input=text.encode(), check=True, env=environment, capture_output=True)
+    done = subprocess.run(psql, input=text.encode(), check=False, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
