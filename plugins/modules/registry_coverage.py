@@ -37,7 +37,7 @@ options:
     type: str
     default: nomad-server:4646
   images:
-    description: Further images to look for, for instance those of your own jobs.
+    description: Further images to look for, for instance what Nomad clients pull by themselves, or images of your own jobs.
     type: list
     elements: str
     default: []
@@ -110,12 +110,14 @@ from ..module_utils.mirror_module import REGISTRY_SPEC, explained, registry_acce
 from ..module_utils.nomad.transport import NomadError
 from ..module_utils.registry_coverage import Used, from_cluster, from_nomad, joined, missing
 
+FURTHER = "named beside what runs, such as what Nomad clients pull by themselves"
+
 
 def run(module: AnsibleModule) -> dict[str, Any]:
     given = module.params
     api = KubernetesClient(given["kubeconfig"])
     nomad = from_nomad(api, given["nomad_namespace"], given["nomad_service"]) if given["nomad_namespace"] else {}
-    used = joined(from_cluster(api, given["namespaces"]), nomad, {image: Used(image, ["asked for by you"]) for image in given["images"]})
+    used = joined(from_cluster(api, given["namespaces"]), nomad, {image: Used(image, [FURTHER]) for image in given["images"]})
     client = registry_access(given).client(given["registry"])
     mapping = {str(key): str(value) for key, value in given["mapping"].items()}
     return {"checked": True, "images": len(used), "missing": missing(used, given["registry"], mapping, client.head_manifest), "problem": "", "findings": []}

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import yaml
+from ansible_collections.onprem.circleci_server.plugins.module_utils.health.known_failures import LOOKS
 from ansible_collections.onprem.circleci_server.plugins.plugin_utils.catalog import Catalog
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,15 @@ def test_each_trap_has_its_row_and_its_test() -> None:
         if file and not any(f"def {test}(" in text for text in texts):
             missing.append(f"{file}::{test}")
     assert missing == []
+
+
+def test_what_a_running_site_shows_is_said_of_each_trap() -> None:
+    text = (ROOT / "docs/explanation/traps.md").read_text(encoding="utf-8").partition("## What a running site shows")[2]
+    rows = {told: [int(number) for number in numbers.split(", ")] for numbers, told in re.findall(r"^\| ([\d, ]+) \| (.+?) \|$", text, re.MULTILINE)}
+    data = yaml.safe_load((ROOT / "plugins/plugin_utils/catalog/data/failure_modes.yml").read_text(encoding="utf-8"))
+    numbers = {str(row["id"]): row["number"] for row in data["failure_modes"]}
+    assert rows["a look of its own"] == sorted(number for name in LOOKS if (number := numbers[name]) is not None)
+    assert sorted(number for found in rows.values() for number in found) == sorted(number for number in numbers.values() if number is not None)
 
 
 def test_docker_gc_pulls_nothing() -> None:
