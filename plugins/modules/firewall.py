@@ -57,10 +57,11 @@ options:
     default: 60
   container_interfaces:
     description:
-      - Network interfaces of containers on this host; a name may end in C(*).
+      - Network interfaces of containers on this host; a name may end in C(*). C(ci-privileged) is the network of Docker that CircleCI's Nomad
+        clients have beside the usual ones.
     type: list
     elements: str
-    default: ["docker*", "br-*"]
+    default: ["docker*", "br-*", "ci-privileged"]
   management:
     description:
       - Further ways in that the rules must not shut, beside the SSH connection that Ansible uses just now.
@@ -179,7 +180,7 @@ def arguments() -> dict[str, Any]:
         "mode": {"type": "str", "choices": ["open", "guard", "enforce"], "default": "guard"},
         "backend": {"type": "str", "choices": ["auto", "nftables", "firewalld", "ufw", "iptables"], "default": "auto"},
         "revert_after": {"type": "int", "default": 60},
-        "container_interfaces": {"type": "list", "elements": "str", "default": ["docker*", "br-*"]},
+        "container_interfaces": {"type": "list", "elements": "str", "default": ["docker*", "br-*", "ci-privileged"]},
         "management": {
             "type": "list",
             "elements": "dict",

@@ -63,7 +63,7 @@ class Plan:
     mode: str
     accepts: tuple[Accept, ...]
     block: Optional[Block] = None
-    interfaces: tuple[str, ...] = ("docker*", "br-*")
+    interfaces: tuple[str, ...] = ("docker*", "br-*", "ci-privileged")
 
     def as_data(self) -> dict[str, Any]:
         """The plan as it comes back from JSON, and as C(plan_of) reads it."""
@@ -189,7 +189,7 @@ def _networks(rule_id: str, values: Any, problems: list[str]) -> tuple[str, ...]
 
 
 def parse_plan(
-    rules: Sequence[Mapping[str, Any]], mode: str, interfaces: Sequence[str] = ("docker*", "br-*")
+    rules: Sequence[Mapping[str, Any]], mode: str, interfaces: Sequence[str] = ("docker*", "br-*", "ci-privileged")
 ) -> Plan:
     """A plan out of the port model's rules, or of rules written by hand; every problem is reported at once."""
     problems: list[str] = []

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -20,9 +21,11 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall im
     ufw,
 )
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall import engine as engine_module
+from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.nftables import forward_chain
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.plan import plan_of, together
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.system import Result, System
 from ansible_collections.onprem.circleci_server.plugins.module_utils.firewall.way_in import WayIn, parse_connection
+from ansible_collections.onprem.circleci_server.plugins.modules import firewall as firewall_module
 
 RULES: list[dict[str, Any]] = [
     {"id": "ssh", "ports": ["22"], "peers": ["10.0.0.1/32", "fd00::1"]},
@@ -386,10 +389,18 @@ def test_rules_of_other_sites_that_cannot_be_read_are_not_thrown_away(nft: Playe
         apply(nft, "osaka.example.com", OSAKA)
 
 
+def test_containers_of_the_network_that_the_role_nomad_client_makes_are_held_back_too() -> None:
+    unit = (Path(__file__).parents[5] / "roles/nomad_client/templates/circleci-network.service.j2").read_text(encoding="utf-8")
+    (bridge,) = re.findall(r"com\.docker\.network\.bridge\.name=(\S+)", unit)
+    plan = parse_plan(RULES, "guard")
+    assert f'iifname "{bridge}" ip daddr 169.254.0.0/16 counter drop comment "not for containers"' in forward_chain(plan)
+    assert firewall_module.arguments()["container_interfaces"]["default"] == list(plan.interfaces)
+
+
 def test_the_strictest_of_the_sites_decides_and_all_of_their_blocks_hold() -> None:
     blocked = [{"id": "b", "direction": "egress_from_containers", "action": "drop", "peers": ["10.9.0.0/16"]}]
     whole = together([parse_plan(TOKYO, "open"), parse_plan([*RULES, *blocked], "guard", ["podman*"]), parse_plan(TOKYO, "open")])
-    assert whole and whole.mode == "guard" and whole.interfaces == ("docker*", "br-*", "podman*")
+    assert whole and whole.mode == "guard" and whole.interfaces == (*parse_plan(TOKYO, "open").interfaces, "podman*")
     assert whole.block and whole.block.networks == ("169.254.0.0/16", "10.9.0.0/16")
     assert plan_of(json.loads(json.dumps(whole.as_data()))) == whole
     assert whole.verdict("10.0.1.9", "tcp", 8081) == "accept" and whole.verdict("10.0.2.9", "tcp", 8081) == "drop"
