@@ -99,7 +99,7 @@ ansible-lint: tree ## Production profile, offline, with the rules of the house
 
 MYPY := $(BIN)/mypy --config-file $(COLLECTION)/pyproject.toml --no-error-summary --cache-dir $(TREE)/.mypy_cache
 # Tests of sandbox and tools import them by their own names, so they are read from the top of the tree, with both.
-OF_SANDBOX := tests/chain tests/scenarios tests/upgrade tests/gateway tests/sandbox tests/unit/sandbox tests/unit/standin tests/unit/tools
+OF_SANDBOX := tests/chain tests/scenarios tests/upgrade tests/gateway tests/ports tests/sandbox tests/unit/sandbox tests/unit/standin tests/unit/tools
 types: tree ## mypy --strict over all Python
 	@echo "==> mypy"; cd $(TREE) && $(MYPY) $(OF_SANDBOX:%=--exclude '/%/') $(addprefix ansible_collections/onprem/circleci_server/,plugins tests benchmarks/ports)
 	@cd $(COLLECTION) && $(MYPY) --exclude '^benchmarks/ports/' sandbox tools benchmarks roles .config/ansible-lint-rules $(OF_SANDBOX)
@@ -206,6 +206,10 @@ test-upgrade: check-machine build ## Upgrade 4.7.15 by 4.8.12 and 4.9.5 to 4.10.
 .PHONY: test-gateway
 test-gateway: check-machine build ## A gateway of the object store in the cluster: two replicas before a real store, on the sandbox
 	@$(SANDBOX) hold "make test-gateway" -- $(BIN)/python -m pytest -q -rs -x tests/gateway --tarball $(TARBALL) $(GATEWAY)
+
+.PHONY: test-ports
+test-ports: check-machine build ## Hosts with firewalld, ufw and nftables on the sandbox: ports foreseen, opened, proved, kept, taken back
+	@$(SANDBOX) hold "make test-ports" -- $(BIN)/python -m pytest -q -rs -x tests/ports --tarball $(TARBALL) $(PORTS)
 
 .PHONY: test-first-look
 test-first-look: tree ## plan and preflight with the example inventories, from the installed tarball, without sandbox and docker

@@ -36,6 +36,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-databases": "what real database servers tell preflight",
         "test-upgrade": "an upgrade on the sandbox, failures on the way, and both ways back",
         "test-gateway": "a gateway of the object store in the cluster, two replicas before a real store",
+        "test-ports": "ports on the sandbox with firewalld, ufw and nftables: foreseen, opened, proved from outside, kept, taken back",
         "test-cut": "the sandbox: its hosts, and the cut",
         "test-browser": "report and change-request document in a real Chromium",
         "test-cloud": "firewall, buckets, names, private ways and the right to pull in clouds: AWS by moto, Google Cloud, Azure and DigitalOcean by strict stand-ins",

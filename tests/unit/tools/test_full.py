@@ -46,7 +46,7 @@ def place(tmp_path: Path) -> Path:
     """A tree whose targets pass, but for one."""
     (tmp_path / "molecule" / "default").mkdir(parents=True)
     (tmp_path / "molecule" / "default" / "molecule.yml").touch()
-    suites = ("test-mirror", "test-store", "test-nomad", "test-postgres", "test-upgrade", "test-gateway", "test-cut", "test-browser", "test-cloud", "test-bootstrap", "test-packages", "test-runner")
+    suites = ("test-mirror", "test-store", "test-nomad", "test-postgres", "test-databases", "test-upgrade", "test-gateway", "test-ports", "test-cut", "test-browser", "test-cloud", "test-bootstrap", "test-packages", "test-runner")
     lines = "".join(f"{name}:\n\t@echo {name} ran\n" for name in suites)
     (tmp_path / "Makefile").write_text(f"{lines}test-firewall:\n\t@false\ntest-molecule:\n\t@echo $(SCENARIO) ran\n")
     return tmp_path
@@ -65,7 +65,7 @@ def test_share_says_what_it_leaves_out(place: Path, capfd: pytest.CaptureFixture
     assert full.main(["--shard", "1/2"], root=place) == 0
     said = capfd.readouterr().out
     assert "test-nomad ran" not in said
-    assert said.endswith("left out test-firewall, test-nomad, test-upgrade, test-cut, test-cloud, test-packages, molecule/default\n")
+    assert said.endswith("left out test-firewall, test-nomad, test-databases, test-gateway, test-cut, test-cloud, test-packages, molecule/default\n")
 
 
 def test_list_runs_nothing(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
