@@ -204,7 +204,7 @@ test-upgrade: check-machine build ## Upgrade 4.7.15 by 4.8.12 and 4.9.5 to 4.10.
 	@$(SANDBOX) hold "make test-upgrade" -- $(BIN)/python -m pytest -q -rs -x tests/upgrade --tarball $(TARBALL) $(UPGRADE)
 
 .PHONY: test-gateway
-test-gateway: check-machine build ## A gateway of the object store in the cluster: two replicas before a real store, on the sandbox
+test-gateway: check-machine build $(if $(findstring versitygw_azure,$(GATEWAY)),$(AZURITE)/.ready) ## A gateway of the object store in the cluster, two replicas, on the sandbox; GATEWAY='--kind versitygw_azure' has Azurite behind it
 	@$(SANDBOX) hold "make test-gateway" -- $(BIN)/python -m pytest -q -rs -x tests/gateway --tarball $(TARBALL) $(GATEWAY)
 
 .PHONY: test-ports

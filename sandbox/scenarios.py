@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from . import artifacts, docker, layout, site, tripwire, verbs
+from . import artifacts, docker, layout, site, stores, tripwire, verbs
 from .common import SandboxError, cache_dir, say, write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,56 +36,16 @@ SANDBOX_SAYS = {
     "circleci_ports", "circleci_values", "circleci_waivers", "circleci_storage_class", "circleci_load_balancer",
 }  # fmt: skip
 ORIGINS = {"circleci_object_storage_origins": [f"https://app.{layout.CI_DOMAIN}"]}
-AZURITE_ACCOUNT = "devstoreaccount1"
-AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""The account of Azure's emulator, the same everywhere."""
-
-
-def _store() -> str:
-    return layout.host("store").container
-
-
-def _start(unit: str, command: list[str], environment: Mapping[str, str]) -> None:
-    """Run a program on the store's host as a unit that goes with the host."""
-    words = ["systemd-run", f"--unit={unit}", "--collect", *(f"--setenv={name}={value}" for name, value in environment.items()), *command]
-    docker.execute(_store(), ["systemctl", "stop", unit], check=False)
-    docker.execute(_store(), words)
-
-
-def _put(source: Path, target: str) -> None:
-    docker.execute(_store(), ["mkdir", "-p", str(Path(target).parent)])
-    docker.call(["cp", "--follow-link", str(source), f"{_store()}:{target}"])
 
 
 def minio_stands_in(region: str) -> Callable[[], None]:
-    """A MinIO server of the last community sources on the store's host, where a service of a cloud would be."""
+    """A MinIO server where a service of a cloud would be."""
 
     def start() -> None:
-        _put(artifacts.ensure(artifacts.find("minio")) / "minio", "/opt/stand-in/minio")
-        keys = {"MINIO_ROOT_USER": "circleci", "MINIO_ROOT_PASSWORD": verbs.made_secrets()["circleci_object_storage_secret_key"]}
-        more = {"MINIO_BROWSER": "off", "MINIO_UPDATE": "off", "MINIO_SITE_REGION": region, "HOME": "/root"}
         origins = {"MINIO_API_CORS_ALLOW_ORIGIN": ",".join(ORIGINS["circleci_object_storage_origins"])}
-        _start("stand-in-minio", ["/opt/stand-in/minio", "server", "--quiet", "--address", ":9000", "/srv/stand-in"], {**keys, **more, **origins})
+        stores.minio("circleci", verbs.made_secrets()["circleci_object_storage_secret_key"], {"MINIO_SITE_REGION": region, **origins})
 
     return start
-
-
-def azurite() -> None:
-    """Azurite on the loopback of the store's host: only the gateway reaches it."""
-    folder = cache_dir() / "azurite-3.35.0"
-    if not (folder / ".ready").exists():
-        raise SandboxError("Azurite is not there: make test-store sets it up")
-    found = subprocess.run(["sh", "-c", "command -v node"], check=False, capture_output=True, text=True).stdout.strip()
-    if not found:
-        raise SandboxError("node is not there, which Azurite needs")
-    _put(Path(found), "/opt/stand-in/node")
-    docker.call(["cp", str(folder / "node_modules"), f"{_store()}:/opt/stand-in/node_modules"])
-    if docker.execute(_store(), ["/opt/stand-in/node", "--version"], check=False).returncode != 0:
-        library = subprocess.run(["sh", "-c", "ldconfig -p | sed -n 's/.*libstdc++.so.6 .*=> //p' | head -1"], check=True, capture_output=True, text=True).stdout.strip()
-        _put(Path(library), "/usr/lib/x86_64-linux-gnu/libstdc++.so.6")
-    script = "/opt/stand-in/node_modules/azurite/dist/src/blob/main.js"
-    words = ["--silent", "--disableTelemetry", "--loose", "--skipApiVersionCheck", "--blobHost", "127.0.0.1", "--blobPort", "10000", "--location", "/srv/stand-in"]
-    _start("stand-in-azurite", ["/opt/stand-in/node", script, *words], {"HOME": "/root"})
 
 
 GOOGLE_KINDS = ("gcs_key", "gcs_workload_identity")
@@ -98,7 +58,7 @@ def google_key() -> str:
     """The key of a service account that Google would give; made once for each sandbox, on the host of the stand-in."""
     path = cache_dir() / "sandbox" / "google-account.pem"
     if not path.exists():
-        made = docker.execute(_store(), ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]).stdout
+        made = docker.execute(stores.host(), ["openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"]).stdout
         write_atomic(path, made, mode=0o600)
     return path.read_text(encoding="utf-8")
 
@@ -111,9 +71,9 @@ def google_account() -> dict[str, str]:
 
 def google() -> None:
     """fake-gcs-server on the loopback of the store's host. What is missing in front of it follows when the site has an authority."""
-    _put(artifacts.ensure(artifacts.find("fake-gcs-server")) / "fake-gcs-server", f"{GOOGLE}/fake-gcs-server")
+    stores.put(artifacts.ensure(artifacts.find("fake-gcs-server")) / "fake-gcs-server", f"{GOOGLE}/fake-gcs-server")
     words = ["-scheme", "http", "-host", "127.0.0.1", "-port", "10000", "-backend", "memory", "-public-host", "storage.invalid"]
-    _start("stand-in-google", [f"{GOOGLE}/fake-gcs-server", *words], {"HOME": "/root"})
+    stores.start("stand-in-google", [f"{GOOGLE}/fake-gcs-server", *words], {"HOME": "/root"})
 
 
 def google_by_private_dns() -> None:
@@ -132,12 +92,12 @@ cat certificate key
 rm -r "$PWD"
 """
     pair = docker.execute(layout.host("bastion").container, ["sh", "-c", issue]).stdout
-    modulus = docker.execute(_store(), ["openssl", "rsa", "-noout", "-modulus"], stdin=google_key().encode()).stdout.strip().removeprefix("Modulus=")
+    modulus = docker.execute(stores.host(), ["openssl", "rsa", "-noout", "-modulus"], stdin=google_key().encode()).stdout.strip().removeprefix("Modulus=")
     pem, config = f"{GOOGLE}/tls.pem", f"{GOOGLE}/config.json"
     told = {"backend": 10000, "modulus": modulus, "email": GOOGLE_ACCOUNT, "audience": f"http://{GOOGLE_NAMES[1]}/token", "certificate": pem, "key": pem}
     for path, text in ((pem, pair), (config, json.dumps(told)), (f"{GOOGLE}/google.py", (ROOT / "sandbox/standin/google.py").read_text(encoding="utf-8"))):
-        docker.execute(_store(), ["sh", "-c", f"umask 077; cat > {path}"], stdin=text.encode())
-    _start("stand-in-google-front", ["/usr/bin/python3", f"{GOOGLE}/google.py", config], {})
+        docker.execute(stores.host(), ["sh", "-c", f"umask 077; cat > {path}"], stdin=text.encode())
+    stores.start("stand-in-google-front", ["/usr/bin/python3", f"{GOOGLE}/google.py", config], {})
     site.answer_names(dict.fromkeys(GOOGLE_NAMES, layout.host("store").address))
 
 
@@ -255,11 +215,11 @@ SCENARIOS = {
     "azure": Scenario(
         "azure", "Azurite 3.35.0 behind versitygw", "emulator", "managed identities, copies of large objects, limits of Azure",
         {
-            "circleci_object_storage_backend_endpoint": f"http://127.0.0.1:10000/{AZURITE_ACCOUNT}",
-            "circleci_object_storage_backend_account": AZURITE_ACCOUNT,
-            "circleci_object_storage_backend_key": AZURITE_KEY,
+            "circleci_object_storage_backend_endpoint": f"http://{stores.LOOPBACK}:10000/{stores.AZURITE_ACCOUNT}",
+            "circleci_object_storage_backend_account": stores.AZURITE_ACCOUNT,
+            "circleci_object_storage_backend_key": stores.AZURITE_KEY,
         },
-        azurite, nodes_trust_anyway, stand_ins=("MetalLB and local-path for those of Azure", "custom CA trust put there by hand"), trusted_late=True,
+        stores.azurite, nodes_trust_anyway, stand_ins=("MetalLB and local-path for those of Azure", "custom CA trust put there by hand"), trusted_late=True,
     ),
     "digitalocean": Scenario(
         "digitalocean", "MinIO in place of Spaces", OTHER_STORE, "rules for browsers, request limits",

@@ -35,7 +35,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
         "test-postgres": "dumps and the way back on a real PostgreSQL",
         "test-databases": "what real database servers tell preflight",
         "test-upgrade": "an upgrade on the sandbox, failures on the way, and both ways back",
-        "test-gateway": "a gateway of the object store in the cluster, two replicas before a real store",
+        "test-gateway": "a gateway of the object store in the cluster, two replicas before a MinIO",
         "test-ports": "ports on the sandbox with firewalld, ufw and nftables: foreseen, opened, proved from outside, kept, taken back",
         "test-cut": "the sandbox: its hosts, and the cut",
         "test-browser": "report and change-request document in a real Chromium",
@@ -47,6 +47,7 @@ def suites(root: Path = ROOT) -> list[Suite]:
     scenarios = sorted(path.parent.name for path in (root / "molecule").glob("*/molecule.yml"))
     return [
         *(Suite(name, what, (name,)) for name, what in plain.items()),
+        Suite("test-gateway/azure", "the same before Azurite, an emulator of Azure Blob", ("test-gateway", "GATEWAY=--kind versitygw_azure")),
         *(Suite(f"molecule/{name}", f"scenario {name} of Molecule on a sandbox of its own", ("test-molecule", f"SCENARIO={name}")) for name in scenarios),
     ]
 

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One sandbox whose object store is a gateway in the cluster, two replicas before a MinIO; its tests in the order of the file, each building on the one before."""
+"""One sandbox whose object store is a gateway in the cluster, two replicas before a store of others; its tests in the order of the file, each building on the one before.
+
+``--kind`` says which gateway: versitygw_s3 stands before a MinIO, versitygw_azure before Azurite.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -18,7 +22,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from sandbox import artifacts, docker, layout, machine, suite, verbs  # noqa: E402 - the path is set above
+from sandbox import docker, layout, machine, stores, suite, verbs  # noqa: E402 - the path is set above
 from sandbox import site as sandbox_site  # noqa: E402 - as above
 
 STATE = "/var/lib/onprem-circleci"
@@ -26,20 +30,57 @@ NAMESPACE = "circleci-server-object-storage"
 NAME = "onprem-circleci-object-storage"
 STORE_NAME = "objects.site.example"
 ADDRESS = layout.LOAD_BALANCER_POOL[0].rpartition(".")[0] + ".101"
-BEHIND = "canary-key-of-the-store-behind"
-GIVEN: dict[str, Any] = {
-    "circleci_object_storage_kind": "versitygw_s3",
-    "circleci_object_storage_placement": "cluster",
-    "circleci_object_storage_endpoint": f"http://{STORE_NAME}",
-    "circleci_object_storage_load_balancer_address": ADDRESS,
-    "circleci_object_storage_backend_endpoint": "http://store.site.example:9000",
-    "circleci_object_storage_backend_account": "behind",
-    "circleci_gates_passed": verbs.ANSWERED_GATES,
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What the gateway stands before, on the store's host: a MinIO."""
+
+    account: str = "behind"
+    key: str = "canary-key-of-the-store-behind"
+    wrong_key: str = "canary-wrong-key-behind"
+    endpoint: str = "http://store.site.example:9000"
+    unit: str = stores.MINIO
+
+    def start(self) -> None:
+        stores.minio(self.account, self.key)
+
+    def stop(self) -> None:
+        stores.stop(self.unit)
+
+    def buckets(self) -> list[str]:
+        return docker.execute(stores.host(), ["ls", stores.FOLDER]).stdout.split()
+
+
+class BehindAzure(Behind):
+    """Azurite, at an address that nodes reach."""
+
+    def start(self) -> None:
+        stores.azurite(layout.host("store").address, {self.account: self.key})
+
+    def buckets(self) -> list[str]:
+        # It writes down what it holds when it ends.
+        self.stop()
+        database = json.loads(docker.execute(stores.host(), ["cat", f"{stores.FOLDER}/__azurite_db_blob__.json"]).stdout)
+        (containers,) = [item["data"] for item in database["collections"] if item["name"] == "$CONTAINERS_COLLECTION$"]
+        self.start()
+        return [str(item["name"]) for item in containers]
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+KINDS = {
+    "versitygw_s3": Behind(),
+    # Keys of Azure are Base64.
+    "versitygw_azure": BehindAzure(key=_base64(Behind.key), wrong_key=_base64(Behind.wrong_key), endpoint="http://store.site.example:10000/behind", unit=stores.AZURITE),
 }
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     suite.add_options(parser)
+    parser.addoption("--kind", choices=sorted(KINDS), default="versitygw_s3", help="the gateway that is tried")
 
 
 @dataclass
@@ -47,7 +88,25 @@ class Site:
     """Commands of an operator, and looks from outside."""
 
     logs: Path
-    secrets: dict[str, str] = field(default_factory=lambda: {"circleci_object_storage_backend_key": BEHIND})
+    kind: str
+    behind: Behind
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.secrets["circleci_object_storage_backend_key"] = self.behind.key
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What an operator says of it."""
+        return {
+            "circleci_object_storage_kind": self.kind,
+            "circleci_object_storage_placement": "cluster",
+            "circleci_object_storage_endpoint": f"http://{STORE_NAME}",
+            "circleci_object_storage_load_balancer_address": ADDRESS,
+            "circleci_object_storage_backend_endpoint": self.behind.endpoint,
+            "circleci_object_storage_backend_account": self.behind.account,
+            "circleci_gates_passed": verbs.ANSWERED_GATES,
+        }
 
     @property
     def key(self) -> str:
@@ -61,7 +120,7 @@ class Site:
         path = f"{verbs.INVENTORY}/hosts.yml"
         hosts = yaml.safe_load(verbs.read(host, path)) | {"circleci_object_storage": {"hosts": {}}}
         docker.execute(layout.host(host).container, ["sh", "-c", f"cat > {path}"], stdin=yaml.safe_dump(hosts).encode())
-        return verbs.run(verb, extra={**GIVEN, **(given or {})}, arguments=arguments, log=self.logs / f"{name or verb}.log")
+        return verbs.run(verb, extra={**self.given, **(given or {})}, arguments=arguments, log=self.logs / f"{name or verb}.log")
 
     def on(self, host: str, *command: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
         return docker.execute(layout.host(host).container, list(command), check=False, stdin=stdin)
@@ -89,15 +148,6 @@ class Site:
             assert time.monotonic() < deadline, f"never seen: {words}"
             time.sleep(0.5)
 
-    def store(self, *, up: bool) -> None:
-        """The store behind: a MinIO on the store's host."""
-        self.on("store", "systemctl", "stop", "stand-in-minio")
-        if up:
-            keys = {"MINIO_ROOT_USER": "behind", "MINIO_ROOT_PASSWORD": BEHIND, "MINIO_BROWSER": "off", "MINIO_UPDATE": "off", "HOME": "/root"}
-            words = ["systemd-run", "--unit=stand-in-minio", "--collect", *(f"--setenv={name}={value}" for name, value in keys.items())]
-            done = self.on("store", *words, "/opt/stand-in/minio", "server", "--quiet", "--address", ":9000", "/srv/stand-in")
-            assert done.returncode == 0, done.stderr
-
     def pids(self) -> set[str]:
         """Processes of the gateway, as the node sees them."""
         return set(self.on("node1", "pgrep", "-x", "versitygw").stdout.split())
@@ -124,15 +174,13 @@ def names(lines: Sequence[Mapping[str, Any]], key: str = "name") -> set[str]:
 
 @pytest.fixture(scope="session")
 def site(pytestconfig: pytest.Config) -> Site:
-    logs = ROOT / "build" / "gateway"
+    kind = str(pytestconfig.getoption("--kind"))
+    logs = ROOT / "build" / "gateway" / kind
     logs.mkdir(parents=True, exist_ok=True)
     suite.bring_up(pytestconfig)
     # It may be the sandbox's own daemon, which is not the machine's.
     assert machine.daemon_answers()
-    made = Site(logs)
-    store = layout.host("store").container
-    docker.execute(store, ["mkdir", "-p", "/opt/stand-in"])
-    docker.call(["cp", "--follow-link", str(artifacts.ensure(artifacts.find("minio")) / "minio"), f"{store}:/opt/stand-in/minio"])
-    made.store(up=True)
+    made = Site(logs, kind, KINDS[kind])
+    made.behind.start()
     sandbox_site.answer_names({STORE_NAME: ADDRESS})
     return made

@@ -34,7 +34,7 @@ def main() -> int:
     def bring(number: int) -> bool:
         pair = pairs[number]
         options = {**given["options"], "namespace": NAMESPACE, "tls": True, "certificate": pair.certificate, "private_key": pair.key}
-        made = workload("versitygw_s3", options)
+        made = workload(given["kind"], options)
         secrets = [secret_of(item) for item in made["secrets"]]
         digests = {options["image"]: given["digest"]}
         wish = Wish(ADDON, "", [options["image"]], login, objects=made["objects"], secrets=secrets, digests=digests)

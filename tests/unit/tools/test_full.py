@@ -65,7 +65,7 @@ def test_share_says_what_it_leaves_out(place: Path, capfd: pytest.CaptureFixture
     assert full.main(["--shard", "1/2"], root=place) == 0
     said = capfd.readouterr().out
     assert "test-nomad ran" not in said
-    assert said.endswith("left out test-firewall, test-nomad, test-databases, test-gateway, test-cut, test-cloud, test-packages, molecule/default\n")
+    assert said.endswith("left out test-firewall, test-nomad, test-databases, test-gateway, test-cut, test-cloud, test-packages, test-gateway/azure\n")
 
 
 def test_list_runs_nothing(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
