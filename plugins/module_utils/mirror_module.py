@@ -82,7 +82,7 @@ def reach(options: Mapping[str, Any]) -> None:
     """Fail at once when nothing listens at the registry; the engine would try again for a minute. No request is made."""
     if any(os.environ.get(name) or os.environ.get(name.upper()) for name in ("http_proxy", "https_proxy", "all_proxy")):
         return
-    host, _colon, port = options["registry"].partition(":")
+    host, _colon, port = options["registry"].partition("/")[0].partition(":")
     reason: OSError = OSError("not tried")
     for attempt in range(3):
         if attempt:

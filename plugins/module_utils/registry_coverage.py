@@ -85,7 +85,8 @@ def missing(
         reference = parse_or_none(item.image)
         if reference is None:
             return {"image": item.image, "used_by": sorted(set(item.by)), "reason": "is no image reference"}
-        repository = reference.repository if reference.registry == registry else target_of(reference, mapping)
+        name = f"{reference.registry}/{reference.repository}"
+        repository = name[len(registry) + 1 :] if name.startswith(f"{registry}/") else target_of(reference, mapping)
         if head(repository, reference.lookup) is not None:
             return None
         return {"image": item.image, "used_by": sorted(set(item.by)), "reason": f"{registry}/{repository} has no {reference.lookup}"}

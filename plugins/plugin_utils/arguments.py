@@ -26,6 +26,8 @@ GATES = ("dns", "oauth_application", "first_administrator", "personal_token", "o
 """Steps that only a person can take, in the order in which ``install`` stops at them."""
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+# Names of repositories as the distribution specification has them.
+_REGISTRY_PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _HOSTNAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*", re.IGNORECASE)
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
@@ -210,7 +212,11 @@ _TEXT_CHECKS: dict[str, tuple[t.Callable[[str], bool], str]] = {
     "release_name": (lambda v: bool(_LABEL.fullmatch(v)) and len(v) <= 53, "1 to 53 lower-case letters, digits and hyphens"),
     "domain": (lambda v: bool(_HOSTNAME.fullmatch(v)) and "." in v and v == v.lower(), "a lower-case domain name without a scheme, such as ci.example.com"),
     "hostname": (lambda v: bool(_HOSTNAME.fullmatch(v)), "a host name without a scheme"),
-    "host_port": (_check_host_port, "host or host:port without a scheme and path, such as registry.example.com:5000"),
+    "host_port": (_check_host_port, "host or host:port without a scheme, such as registry.example.com:5000; a path is circleci_registry_path"),
+    "registry_path": (
+        lambda v: v == "" or bool(_REGISTRY_PATH.fullmatch(v)),
+        "names of lower-case letters, digits, dots, hyphens and underlines, separated by slashes, such as example-project/circleci",
+    ),
     "url": (_check_url, "an http or https URL without credentials and query, such as https://store.example.com"),
     "certificates": (_check_certificates, "certificates as PEM text, that begins with -----BEGIN CERTIFICATE-----"),
     "address": (_check_address, "an IPv4 or IPv6 address, or empty"),

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +23,7 @@ from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.delt
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.registry import RegistryClient
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.verify import verify_bundle, verify_registry
 from conftest import Registry, access, do_fetch, do_load, lock_for
-from wire import Wire
+from wire import TokenService, Wire
 
 Source = tuple[Registry, list[str]]
 
@@ -74,6 +75,28 @@ def test_second_load_is_one_head_for_each_reference(source: Source, wire: Wire, 
     assert first.changed and not second.changed
     assert target.kinds() == {"HEAD manifest": 43}
     assert (work / "receipt.json").read_bytes() == kept
+
+
+def test_registry_that_keeps_everything_below_a_path(source: Source, wire: Wire, target: Wire, work: Path) -> None:
+    """As Artifact Registry does below project and repository: no more requests, rights asked for that path, and nothing beside it."""
+    do_fetch(lock_for(wire.host, source[1]), work / "bundle")
+    tokens = TokenService(target, "site", "word")
+    below = f"{target.host}/example-project/circleci"
+    login = {target.host: ("site", "word")}
+    first = do_load(work / "bundle", below, receipt=work / "receipt.json", access=access(credentials=login))
+    assert first.changed and first.blobs_mounted == 83 and {change.name.rpartition(":")[0].startswith(below) for change in first.changes} == {True}
+    asked = {urllib.parse.unquote(scope) for scopes, _left in tokens.tokens.values() for scope in scopes}
+    assert len(asked) > 40 and {scope.startswith("repository:example-project/circleci/") for scope in asked if scope.startswith("repository:")} == {True}
+    target.handler = None
+    inside = RegistryClient(below, plain_http=True)
+    names = {ref.rpartition(":")[0] for ref in source[1]}
+    assert set(inside.list_repositories()) == names
+    assert set(RegistryClient(target.host, plain_http=True).list_repositories()) == {f"example-project/circleci/{name}" for name in names}
+    with Bundle.open([work / "bundle"]) as bundle:
+        assert verify_registry(bundle, inside, deep=True).problems == []
+    target.reset()
+    assert not do_load(work / "bundle", below, receipt=work / "receipt.json").changed
+    assert target.kinds() == {"HEAD manifest": 43}
 
 
 def test_dry_runs_write_nothing(source: Source, wire: Wire, target: Wire, work: Path) -> None:

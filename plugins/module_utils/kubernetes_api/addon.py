@@ -62,7 +62,7 @@ class Login:
     def pull_secret(self, namespace: str) -> dict[str, Any]:
         """The Secret that lets pods of a namespace pull."""
         token = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
-        config = json.dumps({"auths": {self.registry: {"auth": token}}}, sort_keys=True)
+        config = json.dumps({"auths": {self.registry.partition("/")[0]: {"auth": token}}}, sort_keys=True)
         return {
             "apiVersion": "v1",
             "kind": "Secret",

@@ -142,12 +142,14 @@ class Access:
         self._lock = threading.Lock()
 
     def credential(self, host: str) -> Optional[Credential]:
-        """The credential for *host*: what was given, else what docker and podman know."""
-        if host in self.credentials:
-            return Credential(*self.credentials[host])
+        """The credential for *host*, which may have a path: what was given, else what docker and podman know."""
+        server = host.partition("/")[0]
+        given = self.credentials.get(host) or self.credentials.get(server)
+        if given:
+            return Credential(*given)
         if self.docker_config is not None:
-            return credential_from_files(host, [self.docker_config])
-        return credential_from_files(host, default_auth_files()) if self.use_docker_config else None
+            return credential_from_files(server, [self.docker_config])
+        return credential_from_files(server, default_auth_files()) if self.use_docker_config else None
 
     def client(self, host: str) -> RegistryClient:
         """The one client for *host*."""

@@ -429,14 +429,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("directory", nargs="+", metavar="DIR", help="folders with the parts")
     sub.add_argument("--deep", action="store_true", help="read and hash every byte")
     sub.add_argument("--part", type=int, metavar="N", help="only this part")
-    sub.add_argument("--registry", metavar="HOST[:PORT]", help="check this registry against the bundle")
+    sub.add_argument("--registry", metavar="HOST[:PORT][/PATH]", help="check this registry against the bundle")
     sub.add_argument("--map", metavar="OLD=NEW", action="append", help="as with load")
     _trusting(sub)
     _transport(sub)
 
     sub = command("load", _load, "Load a bundle into a registry, straight from its parts.")
     sub.add_argument("directory", nargs="+", metavar="DIR", help="folders with the parts; one medium after the other is fine")
-    sub.add_argument("--registry", metavar="HOST[:PORT]", required=True, help="where to")
+    sub.add_argument("--registry", metavar="HOST[:PORT][/PATH]", required=True, help="where to")
     sub.add_argument("--receipt", metavar="FILE", help="write what is proven to be in the registry")
     sub.add_argument(
         "--map", metavar="OLD=NEW", action="append", help="put names that start with OLD (full name, or path in the registry) under NEW; can be repeated"
@@ -484,7 +484,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     sub = command("prune", _prune, "Remove from a registry what an earlier load brought and the bundle does not name any more.")
     sub.add_argument("directory", nargs="+", metavar="DIR")
-    sub.add_argument("--registry", metavar="HOST[:PORT]", required=True)
+    sub.add_argument("--registry", metavar="HOST[:PORT][/PATH]", required=True)
     sub.add_argument("--receipt", metavar="FILE", required=True, help="receipt of the earlier load")
     sub.add_argument("--map", metavar="OLD=NEW", action="append")
     sub.add_argument("--yes", action="store_true", help="do it; without this only the plan is shown")

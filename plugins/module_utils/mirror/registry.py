@@ -183,7 +183,7 @@ def _shown_error(body: bytes) -> tuple[str, str]:
 
 
 class RegistryClient:
-    """One registry. Safe to use from many threads."""
+    """One registry, C(host), C(host:port), or either with the path below which it keeps repositories. Safe to use from many threads."""
 
     def __init__(
         self,
@@ -204,7 +204,9 @@ class RegistryClient:
         parallel_most: int = 16,
     ) -> None:
         self.host = host
-        self.base = f"{'http' if plain_http else 'https'}://{'registry-1.docker.io' if host == DOCKER_HUB else host}"
+        server, _slash, path = host.partition("/")
+        self._below = f"{path}/" if path else ""
+        self.base = f"{'http' if plain_http else 'https'}://{'registry-1.docker.io' if server == DOCKER_HUB else server}"
         self.http = http or HttpClient(
             HttpOptions(
                 ca_file=ca_file or None, ca_data=ca_data or None, client_cert=client_cert, client_key=client_key, insecure_skip_verify=insecure_skip_verify
@@ -227,7 +229,11 @@ class RegistryClient:
         if not repositories:
             return frozenset()
         action = "pull,push" if self.push else "pull"
-        return frozenset([f"repository:{repositories[0]}:{action}"] + [f"repository:{name}:pull" for name in repositories[1:] if name != repositories[0]])
+        others = [f"repository:{self._below}{name}:pull" for name in repositories[1:] if name != repositories[0]]
+        return frozenset([f"repository:{self._below}{repositories[0]}:{action}", *others])
+
+    def _url(self, repository: str, what: str) -> str:
+        return f"/v2/{self._below}{repository}/{what}"
 
     def request(
         self,
@@ -316,7 +322,7 @@ class RegistryClient:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def _manifest_url(self, repository: str, reference: str) -> str:
-        return f"/v2/{check_repository(repository, repository)}/manifests/{quote(reference, safe=':')}"
+        return self._url(check_repository(repository, repository), f"manifests/{quote(reference, safe=':')}")
 
     def head_manifest(self, repository: str, reference: str) -> Optional[str]:
         """The digest behind a tag (or a digest that is there); None when there is none. One request, no quota."""
@@ -353,7 +359,8 @@ class RegistryClient:
 
     def head_blob(self, repository: str, digest: str) -> Optional[int]:
         """The size of a blob in a repository, None when it is not there."""
-        with self.request("HEAD", f"/v2/{repository}/blobs/{digest}", [repository], good=(200, 404), what=f"{self.host}/{repository}@{digest}") as response:
+        url, what = self._url(repository, f"blobs/{digest}"), f"{self.host}/{repository}@{digest}"
+        with self.request("HEAD", url, [repository], good=(200, 404), what=what) as response:
             if response.status == 404:
                 return None
             text = response.headers.get("content-length")
@@ -363,7 +370,7 @@ class RegistryClient:
         """A blob as a stream, from *offset* on when the registry can do that (206), else from its start (200)."""
         headers = {"Range": f"bytes={offset}-{'' if end is None else end - 1}"} if offset or end is not None else {}
         return self.request(
-            "GET", f"/v2/{repository}/blobs/{digest}", [repository], headers=headers, good=(200, 206, 416), what=f"{self.host}/{repository}@{digest}"
+            "GET", self._url(repository, f"blobs/{digest}"), [repository], headers=headers, good=(200, 206, 416), what=f"{self.host}/{repository}@{digest}"
         )
 
     def stream_blob(self, repository: str, digest: str, sink: Callable[[memoryview], object], limit: Optional[int] = None) -> int:
@@ -442,18 +449,19 @@ class RegistryClient:
 
     def list_tags(self, repository: str) -> list[str]:
         """All tags of a repository; none when it is not there."""
-        return self._pages(f"/v2/{repository}/tags/list?n=1000", "tags", self._scopes([repository]), f"tags of {self.host}/{repository}")
+        return self._pages(self._url(repository, "tags/list?n=1000"), "tags", self._scopes([repository]), f"tags of {self.host}/{repository}")
 
     def list_repositories(self) -> list[str]:
-        """All repositories that the registry lists."""
-        return self._pages("/v2/_catalog?n=1000", "repositories", frozenset({"registry:catalog:*"}), f"catalog of {self.host}")
+        """All repositories that the registry lists; with a path, those below it."""
+        found = self._pages("/v2/_catalog?n=1000", "repositories", frozenset({"registry:catalog:*"}), f"catalog of {self.host}")
+        return [name[len(self._below) :] for name in found if name.startswith(self._below)]
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def delete_manifest(self, repository: str, digest: str) -> bool:
         """Take a manifest away; False when it was not there."""
         what = f"{self.host}/{repository}@{digest}"
-        scopes = frozenset({f"repository:{repository}:delete,pull,push"})
+        scopes = frozenset({f"repository:{self._below}{repository}:delete,pull,push"})
         try:
             with self.request("DELETE", self._manifest_url(repository, digest), scopes=scopes, good=(202, 200, 404), what=what) as response:
                 return response.status != 404
@@ -484,10 +492,10 @@ class RegistryClient:
 
     def start_upload(self, repository: str, digest: str = "", mount_from: str = "") -> Optional[Upload]:
         """Open an upload. With *mount_from* the registry is first asked to take the blob from there: None means it has."""
-        url = f"/v2/{repository}/blobs/uploads/"
+        url = self._url(repository, "blobs/uploads/")
         repositories = [repository]
         if mount_from:
-            url += "?" + urlencode({"mount": digest, "from": mount_from})
+            url += "?" + urlencode({"mount": digest, "from": self._below + mount_from})
             repositories.append(mount_from)
         with self.request("POST", url, repositories, good=(201, 202), what=f"{self.host}/{repository}: upload") as response:
             return None if response.status == 201 else self._upload(response)

@@ -322,6 +322,7 @@ def test_a_key_with_a_password_is_refused(world: World) -> None:
     [
         ({"password": "wrong"}, "Check circleci_registry_username and circleci_registry_password against"),
         ({"registry": "127.0.0.1:1"}, "cannot be reached: Connection refused. Is circleci_registry_host (127.0.0.1:1) right"),
+        ({"registry": "127.0.0.1:1/project/circleci"}, "cannot be reached: Connection refused. Is circleci_registry_host (127.0.0.1:1/project/circleci) right"),
         ({"registry": "registry.invalid"}, "Is circleci_registry_host (registry.invalid) right"),
         ({"directories": ["/nowhere"]}, "circleci_bundle_dir: /nowhere: there is no such folder."),
         ({"allow_unsigned": False}, "The bundle is not signed"),

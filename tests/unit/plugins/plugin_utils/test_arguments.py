@@ -95,6 +95,9 @@ def test_release_without_quotes_is_explained() -> None:
         ("circleci_registry_host", "https://registry.example.com"),
         ("circleci_registry_host", "registry.example.com:99999"),
         ("circleci_registry_host", "registry.example.com/path"),
+        ("circleci_registry_path", "/circleci"),
+        ("circleci_registry_path", "example-project/"),
+        ("circleci_registry_path", "Example/circleci"),
         ("circleci_object_storage_endpoint", "store.example.com"),
         ("circleci_object_storage_endpoint", "https://user:pass@store.example.com"),
         ("circleci_object_storage_bucket", "Data_Bucket"),
@@ -131,6 +134,12 @@ def test_wrong_meaning_is_refused_with_name_and_value(name: str, wrong: Any) -> 
 def test_what_a_bundle_is_to_hold_is_refused_where_it_is_not_exact(name: str, wrong: Any, said: str) -> None:
     (line,) = [text for text in problems("bundle", **{name: wrong}) if text.startswith(name)]
     assert said in line, line
+
+
+def test_a_registry_may_keep_everything_below_a_path() -> None:
+    assert problems(circleci_registry_path="example-project/circleci_server.images") == []
+    (line,) = problems(circleci_registry_host="us-central1-docker.pkg.dev/example-project/circleci")
+    assert "a path is circleci_registry_path" in line
 
 
 def test_exact_orbs_and_versions_are_taken() -> None:

@@ -71,5 +71,9 @@ def test_what_would_fail_to_pull() -> None:
         {"image": "Bad Name", "used_by": ["pod n/b"], "reason": "is no image reference"},
         {"image": f"{REGISTRY}/frontend:2", "used_by": ["pod n/f"], "reason": f"{REGISTRY}/frontend has no 2"},
     ]
+    below = f"{REGISTRY}/example-project/circleci"
+    inside = {f"{below}/{name}": Used(f"{below}/{name}", ["pod n/f"]) for name in ("frontend:1", "frontend:2")}
+    found = missing(inside, below, {}, lambda repository, tag: "sha256:x" if (repository, tag) in there else None)
+    assert [item["reason"] for item in found] == [f"{below}/frontend has no 2"]
     nginx = {"nginx:2": Used("nginx:2", ["x"])}
     assert missing(nginx, REGISTRY, {"docker.io": "hub"}, lambda repository, tag: "d" if (repository, tag) in there else None) == []
