@@ -96,6 +96,8 @@ def files(keys: Path) -> dict[str, tuple[bytes, int]]:
                 "serializeImagePulls": False,
                 "registryPullQPS": 0,
                 "podCIDR": "",
+                # The kubelet of 1.33.0 panics in doPodResizeAction when a container of a pod that is synchronised has no status yet.
+                "featureGates": {"InPlacePodVerticalScaling": False},
             },
             sort_keys=False,
         ),

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Callable, Optional, Protocol
@@ -17,6 +18,9 @@ from typing import IO, Callable, Optional, Protocol
 from ..helm.objects import Masker
 
 BLOCK = 1 << 20
+TRIES, PAUSE = 12, 5.0
+"""For a command that did not begin: a kubelet that has just been started does not know its pods for some seconds."""
+_NOT_BEGUN = "unable to upgrade connection"
 
 
 class OperationError(Exception):
@@ -74,7 +78,19 @@ class Kubectl:
         sink: Optional[Callable[[bytes], object]] = None,
     ) -> str:
         command = [*self._base, "exec", "--stdin", place.pod, "--container", place.container, "--", "sh", "-c", script, "sh", *arguments]
-        return run(command, f"pod {place.pod}", secret, source, sink, self._masker)
+        # What cannot be read a second time is sent once.
+        start = source.tell() if source is not None and source.seekable() else 0
+        tries = TRIES if source is None or source.seekable() else 1
+        for left in reversed(range(tries)):
+            try:
+                return run(command, f"pod {place.pod}", secret, source, sink, self._masker)
+            except OperationError as error:
+                if error.code != "not begun" or not left:
+                    raise
+            time.sleep(PAUSE)
+            if source is not None:
+                source.seek(start)
+        raise AssertionError("the last try returns or raises")
 
 
 def run(
@@ -108,7 +124,7 @@ def run(
             errors.seek(0)
             said = errors.read()[-4000:].decode("utf-8", "replace").strip()
             text = masker.text(said.replace(secret, "********") if secret else said)
-            raise OperationError("command", f"{where}: {text or f'exit code {code}'}")
+            raise OperationError("not begun" if _NOT_BEGUN in said else "command", f"{where}: {text or f'exit code {code}'}")
     return taken.decode("utf-8", "replace")
 
 

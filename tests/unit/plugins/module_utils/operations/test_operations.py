@@ -495,3 +495,45 @@ def test_an_error_is_told_without_the_secret() -> None:
 def test_a_command_that_reads_nothing_does_not_hang() -> None:
     done = kubectl.run([sys.executable, "-c", "print('done')"], "pod x", "s" * 3_000_000, None, None, Masker())
     assert done == "done\n"
+
+
+def kubectl_that_begins_late(folder: Path, refusals: int, words: str) -> kubectl.Kubectl:
+    """A kubectl whose kubelet has just been started: it refuses a few times, and then gives back what it got."""
+    program = folder / "kubectl"
+    program.write_text(
+        f"""#!{sys.executable}
+import pathlib, sys
+count = pathlib.Path({str(folder / "count")!r})
+before = int(count.read_text()) if count.exists() else 0
+count.write_text(str(before + 1))
+got = sys.stdin.buffer.read()
+if before < {refusals}:
+    sys.exit("error: Internal error occurred: {words}: pod does not exist")
+sys.stdout.buffer.write(got)
+""",
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    return kubectl.Kubectl(str(program), "/nowhere", "ns")
+
+
+def test_a_command_that_did_not_begin_is_sent_again_with_all_that_belongs_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubectl, "PAUSE", 0.0)
+    late = kubectl_that_begins_late(tmp_path, 3, "unable to upgrade connection")
+    (tmp_path / "data").write_bytes(b"head" + b"0123" * 500_000)
+    with (tmp_path / "data").open("rb") as stream:
+        stream.seek(4)
+        assert late.run(kubectl.Place("postgresql-0", "postgresql"), "cat", secret="hidden", source=stream) == "hidden\n" + "0123" * 500_000
+    assert (tmp_path / "count").read_text() == "4"
+
+
+def test_a_command_that_never_begins_and_one_that_failed_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubectl, "PAUSE", 0.0)
+    place = kubectl.Place("postgresql-0", "postgresql")
+    with pytest.raises(OperationError, match="pod postgresql-0: error: Internal error occurred: unable to upgrade connection"):
+        kubectl_that_begins_late(tmp_path, 99, "unable to upgrade connection").run(place, "cat")
+    assert (tmp_path / "count").read_text() == str(kubectl.TRIES)
+    (tmp_path / "count").unlink()
+    with pytest.raises(OperationError, match="something else"):
+        kubectl_that_begins_late(tmp_path, 1, "something else").run(place, "cat")
+    assert (tmp_path / "count").read_text() == "1"
