@@ -80,8 +80,9 @@ class Kubectl:
         command = [*self._base, "exec", "--stdin", place.pod, "--container", place.container, "--", "sh", "-c", script, "sh", *arguments]
         # What cannot be read a second time is sent once.
         start = source.tell() if source is not None and source.seekable() else 0
-        tries = TRIES if source is None or source.seekable() else 1
-        for left in reversed(range(tries)):
+        left = TRIES if source is None or source.seekable() else 1
+        while True:
+            left -= 1
             try:
                 return run(command, f"pod {place.pod}", secret, source, sink, self._masker)
             except OperationError as error:
@@ -90,7 +91,6 @@ class Kubectl:
             time.sleep(PAUSE)
             if source is not None:
                 source.seek(start)
-        raise AssertionError("the last try returns or raises")
 
 
 def run(
