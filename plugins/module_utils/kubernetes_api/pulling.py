@@ -16,6 +16,8 @@ from ..helm.kube import KubeApi, KubeError, core
 
 LABELS = {"app.kubernetes.io/managed-by": "onprem.circleci_server", "app.kubernetes.io/component": "pull-proof"}
 SELECTOR = ",".join(f"{name}={value}" for name, value in LABELS.items())
+PATIENCE = 30.0
+"""Seconds in which a pull without the Secret is not the last word: the kubelet tries again after 10."""
 _HINTS = (
     (
         ("x509", "certificate"),
@@ -87,15 +89,24 @@ def verdict(item: Mapping[str, Any]) -> str:
     return ""
 
 
+def _events(api: KubeApi, namespace: str, name: str) -> Sequence[Mapping[str, Any]]:
+    try:
+        found: Sequence[Mapping[str, Any]] = api.request("GET", core(namespace, "events"), {"fieldSelector": f"involvedObject.name={name}"}).get("items") or ()
+    except KubeError:
+        return ()
+    return found
+
+
 def last_word(api: KubeApi, namespace: str, name: str) -> str:
     """The message of the last failed pull, which says more than that it is being tried again."""
-    query = {"fieldSelector": f"involvedObject.name={name}"}
-    try:
-        events = api.request("GET", core(namespace, "events"), query).get("items") or ()
-    except KubeError:
-        return ""
+    events = _events(api, namespace, name)
     said = [str(event.get("message") or "") for event in events if event.get("reason") == "Failed" and "ailed to pull" in str(event.get("message"))]
     return said[-1] if said else ""
+
+
+def without_secret(api: KubeApi, namespace: str, name: str) -> bool:
+    """Whether the kubelet has ever lacked the Secret: a node may read it only some moments after a pod that names it was bound to the node."""
+    return any(event.get("reason") == "FailedToRetrieveImagePullSecret" for event in _events(api, namespace, name))
 
 
 def prove(
@@ -118,11 +129,14 @@ def prove(
             wish = pod(node, image, pull_secret)
             api.request("POST", core(namespace, "pods"), None, wish)
             open_nodes[wish["metadata"]["name"]] = node
-        end = clock() + seconds
+        begun = clock()
+        end = begun + seconds
         while open_nodes:
             for item in api.request("GET", core(namespace, "pods"), {"labelSelector": SELECTOR}).get("items") or ():
                 name = str(item["metadata"]["name"])
                 said = verdict(item) if name in open_nodes else ""
+                if said not in ("", "pulled") and clock() - begun < min(PATIENCE, seconds) and without_secret(api, namespace, name):
+                    continue
                 if said:
                     node = open_nodes.pop(name)
                     if said != "pulled":

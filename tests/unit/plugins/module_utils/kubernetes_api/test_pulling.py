@@ -61,6 +61,30 @@ def test_node_that_cannot_pull_is_named_with_the_reason_of_its_last_try() -> Non
     assert cluster.pods == {}
 
 
+class WithoutSecretAtFirst(Cluster):
+    """A kubelet that was refused the Secret when it first asked, and *heals* or not with its next try."""
+
+    def __init__(self, heals: bool) -> None:
+        super().__init__({"node1": backoff("pull access denied: 401 Unauthorized")})
+        self.heals = heals
+
+    def request(self, method: str, path: str, query: Any = None, body: Any = None, content_type: str = "") -> Any:
+        if path.endswith("/events"):
+            return {"items": [{"reason": "FailedToRetrieveImagePullSecret"}, {"reason": "Failed", "message": "Failed to pull: 401 Unauthorized"}]}
+        if self.heals and self.asked == 5:
+            self.reports["node1"] = PULLED
+        return super().request(method, path, query, body, content_type)
+
+
+@pytest.mark.parametrize("heals", [True, False])
+def test_pull_without_the_secret_is_not_the_last_word(heals: bool) -> None:
+    cluster = WithoutSecretAtFirst(heals)
+    seconds = iter(range(1000))
+    _nodes, refused = prove(cluster, "ns", "registry/pause:3.6", "regcred", 180, sleep=lambda _seconds: None, clock=lambda: float(next(seconds)))
+    assert refused == ([] if heals else [Refusal("node1", "Failed to pull: 401 Unauthorized")])
+    assert cluster.pods == {} and cluster.asked < 60, "and it does not wait for the whole of the time"
+
+
 @pytest.mark.parametrize(
     ("message", "hint"),
     [
