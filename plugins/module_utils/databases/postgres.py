@@ -142,8 +142,9 @@ class _Scram:
 
 
 def _available(link: Link, extensions: Sequence[str]) -> dict[str, str]:
-    names = ", ".join(f"'{name}'" for name in extensions)  # of the catalog, letters and underscores
-    query = f"SELECT name, default_version FROM pg_available_extensions WHERE name IN ({names})".encode() + b"\x00"  # noqa: S608
+    names = ", ".join(f"'{name}'" for name in extensions)
+    text = f"SELECT name, default_version FROM pg_available_extensions WHERE name IN ({names})"  # noqa: S608 - of the catalog, letters and underscores
+    query = text.encode() + b"\x00"
     link.send(b"Q" + struct.pack(">i", len(query) + 4) + query)
     found: dict[str, str] = {}
     for kind, body in _messages(link):
