@@ -9,7 +9,6 @@ import base64
 import binascii
 import json
 import os
-import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,6 +52,8 @@ def default_auth_files() -> list[Path]:
 
 
 def _from_helper(name: str, host: str) -> Optional[Credential]:
+    import subprocess  # few need it
+
     if not name.replace("-", "").replace("_", "").isalnum():
         raise UsageError(f"The credential helper {name!r} has a name that no program has.")
     try:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from .errors import UsageError
 from .oci import OCI_EMPTY, Reference, canonical_json, check_repository, check_tag, is_digest, parse_target
+from .together import map_together
 
 if TYPE_CHECKING:
     from .access import Access
@@ -216,8 +216,7 @@ class Lock:
                 raise UsageError(f"{item.name}: {item.ref.registry} has no such image.")
             return replace(item, digest=digest)
 
-        with ThreadPoolExecutor(8) as pool:
-            return replace(self, refs=tuple(pool.map(pin, self.refs)))
+        return replace(self, refs=tuple(map_together(self.refs, pin)))
 
     def ref_data(self) -> list[dict[str, Any]]:
         """The references as they are written into a lock file."""

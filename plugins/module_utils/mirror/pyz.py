@@ -43,7 +43,26 @@ if TYPE_CHECKING:
 
 PACKAGE = "circleci_mirror"
 SHEBANG = b"#!/usr/bin/env python3\n"
-MAIN = f'from {PACKAGE}.cli import run\n\nif __name__ == "__main__":\n    raise SystemExit(run())\n'
+MAIN = f'''import os
+import sys
+import zipimport
+
+
+class Importer(zipimport.zipimporter):
+    """Says where a module is without compiling it, as zipimport does, so that none is compiled twice."""
+
+    def get_filename(self, fullname):
+        path = os.path.join(self.archive, self.prefix + fullname.rpartition(".")[2])
+        return path + (os.sep + "__init__.py" if self.is_package(fullname) else ".py")
+
+
+if __name__ == "__main__":
+    sys.path_hooks.insert(0, Importer)
+    sys.path_importer_cache.pop(sys.path[0], None)
+    from {PACKAGE}.cli import run
+
+    raise SystemExit(run())
+'''
 MODULES = (
     "access",
     "artifact",

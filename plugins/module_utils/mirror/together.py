@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, TypeVar
 
@@ -31,19 +31,41 @@ class Change:
 
 
 def map_together(items: Sequence[_T], work: Callable[[_T], _R]) -> list[_R]:
-    """Do *work* on all items at once; all problems are told together."""
-    if not items:
-        return []
-    problems: list[MirrorError] = []
-    results: list[_R] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for future in [pool.submit(work, item) for item in items]:
+    """Do *work* on all items at once; all problems are told together.
+
+    Threads of our own, as ``concurrent.futures`` reads ``logging`` and more at each start.
+    """
+    results: dict[int, _R] = {}
+    problems: dict[int, Exception] = {}
+    left = iter(enumerate(items))
+    taking = threading.Lock()
+
+    def lane() -> None:
+        while True:
+            with taking:
+                taken = next(left, None)
+            if taken is None:
+                return
+            number, item = taken
             try:
-                results.append(future.result())
-            except MirrorError as error:
-                problems.append(error)
-    raise_together(problems)
-    return results
+                results[number] = work(item)
+            except Exception as error:
+                # Raised below, in the thread that asked.
+                problems[number] = error
+
+    lanes = [threading.Thread(target=lane, daemon=True) for _ in range(min(_THREADS, len(items)))]
+    for thread in lanes:
+        thread.start()
+    for thread in lanes:
+        thread.join()
+    told: list[MirrorError] = []
+    for number in sorted(problems):
+        problem = problems[number]
+        if not isinstance(problem, MirrorError):
+            raise problem
+        told.append(problem)
+    raise_together(told)
+    return [results[number] for number in range(len(items))]
 
 
 def raise_together(problems: Sequence[MirrorError]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ipaddress
 import os
 import select
 import socket
@@ -86,6 +85,8 @@ def tls_context(options: HttpOptions) -> ssl.SSLContext:
 
 def _in_network(host: str, rule: str) -> bool:
     """Whether an address lies in a network, as Go and the tools of Kubernetes take one in no_proxy."""
+    import ipaddress  # few need it
+
     try:
         return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
     except ValueError:

@@ -49,3 +49,26 @@ def test_a_command_reads_only_what_it_needs(arguments: list[str], without: set[s
     )
     done = subprocess.run([sys.executable, "-c", watch], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert not without & set(done.stdout.splitlines()[-1].split())
+
+
+def test_each_module_is_compiled_once(tmp_path: Path) -> None:
+    write_pyz(tmp_path / "m.pyz")
+    (tmp_path / "empty").write_text("")
+    watch = (
+        "import builtins, runpy, sys\n"
+        "compiled, real = [], builtins.compile\n"
+        "def counting(source, filename, *rest, **named):\n"
+        "    compiled.append(filename)\n"
+        "    return real(source, filename, *rest, **named)\n"
+        "builtins.compile = counting\n"
+        "sys.argv = ['m.pyz', 'fetch', '--refs', 'empty', '--output', 'bundle']\n"
+        "try:\n"
+        "    runpy.run_path('m.pyz', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 2\n"
+        "print('\\n'.join(compiled))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", watch], capture_output=True, text=True, check=True, cwd=tmp_path)
+    ours = [name for name in done.stdout.splitlines() if "circleci_mirror" in name]
+    assert any(name.endswith("fetch.py") for name in ours)
+    assert len(ours) == len(set(ours))
