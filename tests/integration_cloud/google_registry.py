@@ -25,6 +25,7 @@ class Repositories:
     def __init__(self, schema: Schema, project: str, name: str = "circleci", place: str = "us-central1") -> None:
         self.schema = schema
         self.name = f"projects/{project}/locations/{place}/repositories/{name}"
+        self.path = f"{project}/{name}"
         self.accounts = {f"{account}@{project}.iam.gserviceaccount.com" for account in ("nodes", "other-nodes")}
         self.policy: dict[str, Any] = {"etag": "ACAB"}
         """A repository that nobody gave a right to has no bindings."""

@@ -74,7 +74,7 @@ def test_each_api_of_google_gets_a_token_of_its_own_scope(on_google: tuple[Cloud
     cloud.environment = {"GOOGLE_APPLICATION_CREDENTIALS": str(key)}
     asked = {"circleci_ports": PORTS, "circleci_cloud_object_storage": True, "circleci_object_storage_endpoint": account.url,
              "circleci_cloud_dns_zone": "projects/example-project/managedZones/example-zone", "circleci_cloud_dns_endpoint": account.url,
-             "circleci_cloud_registry": account.repositories.name, "circleci_cloud_registry_endpoint": account.url,
+             "circleci_cloud_registry": account.repositories.name, "circleci_registry_path": account.repositories.path, "circleci_cloud_registry_endpoint": account.url,
              "circleci_cloud_registry_nodes": ["nodes@example-project.iam.gserviceaccount.com"]}  # fmt: skip
     run = cloud.run(**asked)
     assert (run["code"], run["changed"]) == (0, 4), run["said"]

@@ -96,7 +96,7 @@ def test_what_is_wrong_on_aws_is_told_and_the_same_command_goes_on(aws: Roles) -
 
 def _google(account: Any) -> dict[str, Any]:
     account.repositories.bind({"role": "roles/artifactregistry.writer", "members": ["user:builder@example.com"]})
-    return {"circleci_cloud_registry": account.repositories.name, "circleci_cloud_registry_endpoint": account.url,
+    return {"circleci_cloud_registry": account.repositories.name, "circleci_registry_path": account.repositories.path, "circleci_cloud_registry_endpoint": account.url,
             "circleci_cloud_registry_nodes": ["nodes@example-project.iam.gserviceaccount.com"]}  # fmt: skip
 
 

@@ -21,13 +21,25 @@ NODE_FORM = "service accounts of node pools, such as nodes@example-project.iam.g
 EVERYBODY = frozenset(("allUsers", "allAuthenticatedUsers"))
 
 
-def wrong_registry(registry: str, host: str) -> Iterator[str]:
+def wrong_registry(registry: str, host: str) -> list[str]:
+    """What is wrong with the name of a repository whose address is to be *host*."""
     match = REPOSITORY.fullmatch(registry)
     if match is None:
-        yield f"{REGISTRY}: found {registry!r}; allowed is {REGISTRY_FORM}"
-    elif f"{match['place']}-docker.pkg.dev" != host:
-        yield (f"{REGISTRY}: found {registry!r}, whose address is {match['place']}-docker.pkg.dev, and circleci_registry_host is {host}; name the repository "
-               "of that place")  # fmt: skip
+        return [f"{REGISTRY}: found {registry!r}; allowed is {REGISTRY_FORM}"]
+    if f"{match['place']}-docker.pkg.dev" != host:
+        return [f"{REGISTRY}: found {registry!r}, whose address is {match['place']}-docker.pkg.dev, and circleci_registry_host is {host}; name the repository "
+                "of that place"]  # fmt: skip
+    return []
+
+
+def wrong_path(registry: str, path: str) -> list[str]:
+    """Whether images lie in another repository than the one whose policy is changed."""
+    match = REPOSITORY.fullmatch(registry)
+    # The project example.com:name is written example.com/name in the names of images.
+    below = f"{match['project'].replace(':', '/')}/{match['name']}" if match else ""
+    if f"{path}/".startswith(f"{below}/"):
+        return []
+    return [f"circleci_registry_path: found {path!r}, and {REGISTRY} is {registry}, whose images lie below {below}; name one repository in both"]
 
 
 class NodeAccounts(Rights):

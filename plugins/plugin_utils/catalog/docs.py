@@ -282,6 +282,7 @@ def platforms_page(catalog: Catalog) -> str:
                     ("Object storage, best first", platform.object_storage),
                     ("Registry trust", platform.registry_trust),
                     ("Right to pull", _roles(platform.registry_access)),
+                    ("Images of its registry lie below", Fact(list(platform.registry_path.value.values()), platform.registry_path.source, platform.registry_path.certainty)),
                     ("Firewall", platform.firewall_backends),
                     ("machine-provisioner works", platform.machine_provisioner),
                     ("Nomad autoscaler works", platform.nomad_autoscaler),

@@ -318,6 +318,8 @@ class Platform:
     registry_trust: Fact[tuple[str, ...]]
     registry_access: Fact[tuple[Mapping[str, Any], ...]]
     """Roles of the cloud that let nodes pull from its own registry, in its words; one for each mode that the registry may have."""
+    registry_path: Fact[Mapping[str, str]]
+    """The path that a registry of this cloud keeps all images below, such as C(<project>/<repository>), by a pattern of its host."""
     firewall_backends: Fact[tuple[str, ...]]
     machine_provisioner: Fact[bool]
     nomad_autoscaler: Fact[bool]

@@ -183,7 +183,7 @@ def _registry_problems(provider: str, site: Mapping[str, Any]) -> Iterator[str]:
     known, form, wanted = NODES[provider]
     found = [*pull.wrong_nodes(nodes, known, form)]
     if provider == "gcp":
-        found += pull_of_google.wrong_registry(registry, host)
+        found += pull_of_google.wrong_registry(registry, host) or pull_of_google.wrong_path(registry, str(site.get("circleci_registry_path") or ""))
     elif provider == "azure":
         found += [] if pull_of_azure.ACR.fullmatch(registry) else [f"{pull.REGISTRY}: found {registry!r}; allowed is {wanted}"]
     elif registry:

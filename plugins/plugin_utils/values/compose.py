@@ -98,7 +98,8 @@ def compose(facts: SiteFacts, catalog: Catalog, chart_schema: dict[str, Any] | N
     except CatalogError as error:
         return Composition({}, [], [], [f"release: {error}"])
     balancer = next((dict(item.load_balancer.value or {}) for item in catalog.platforms() if item.id == facts.platform), {})
-    draft = Draft(facts, book, images, balancer)
+    registry_paths = {host: form for item in catalog.platforms() for host, form in item.registry_path.value.items()}
+    draft = Draft(facts, book, images, balancer, registry_paths)
     if facts.minor < FULL_SUPPORT:
         draft.warnings.append(
             f"Release {facts.release} is past the vendor's support: its values are composed from data and were never tried."

@@ -246,6 +246,7 @@ VARIABLES = {
     "namespace": "circleci_namespace",
     "release_name": "circleci_release_name",
     "registry.host": "circleci_registry_host",
+    "registry.org": "circleci_registry_path",
     "object_storage.kind": "circleci_object_storage_kind",
     "object_storage.endpoint": "circleci_object_storage_endpoint",
     "object_storage.bucket": "circleci_object_storage_bucket",

@@ -81,12 +81,21 @@ UNPRINTED_IMAGE_KEYS: dict[str, tuple[str, str]] = {
 class Draft:
     """What the rules write on."""
 
-    def __init__(self, facts: SiteFacts, book: KeyBook, images: Iterable[ImageRow], balancer: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        facts: SiteFacts,
+        book: KeyBook,
+        images: Iterable[ImageRow],
+        balancer: Mapping[str, Any] | None = None,
+        registry_paths: Mapping[str, str] | None = None,
+    ) -> None:
         self.facts = facts
         self.book = book
         self.images = list(images)
         self.balancer = dict(balancer or {})
         """What the catalog says of load balancers of the platform."""
+        self.registry_paths = dict(registry_paths or {})
+        """Paths that registries demand, by a pattern of the host."""
         self.minor = facts.minor
         self.settings: dict[Path, Setting] = {}
         self.errors: list[str] = []
@@ -136,6 +145,9 @@ def registry(draft: Draft) -> None:
     if draft.need(facts.host, "registry.host", "the private registry as host[:port]"):
         if "://" in facts.host or "/" in facts.host:
             draft.errors.append(f"registry.host is {facts.host!r}: allowed is host[:port] without scheme and path.")
+        for pattern, form in draft.registry_paths.items():
+            if re.fullmatch(pattern, facts.host) and len([part for part in facts.org.split("/") if part]) < form.count("/") + 1:
+                draft.errors.append(f"registry.org is {facts.org!r}: {facts.host} keeps all images below a path; allowed is {form}, and more below it.")
         draft.put("global.container.registry", facts.host, "registry.own_images", AIR_GAP)
         draft.put(
             "global.container.org",

@@ -179,8 +179,8 @@ ACR = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/exampl
 AKS = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/example-circleci/providers/Microsoft.ContainerService/managedClusters/example"
 PULL: dict[str, dict[str, Any]] = {
     "eks": {"registry_host": "123456789012.dkr.ecr.us-west-2.amazonaws.com", "cloud_registry_nodes": ["nodes", "other-nodes"]},
-    "gke": {**GOOGLE, "registry_host": "us-central1-docker.pkg.dev", "cloud_registry": "projects/p/locations/us-central1/repositories/circleci",
-            "cloud_registry_nodes": ["nodes@p.iam.gserviceaccount.com"]},
+    "gke": {**GOOGLE, "registry_host": "us-central1-docker.pkg.dev", "registry_path": "p/circleci",
+            "cloud_registry": "projects/p/locations/us-central1/repositories/circleci", "cloud_registry_nodes": ["nodes@p.iam.gserviceaccount.com"]},
     "azure": {**AZURE, "registry_host": "examplecircleci.azurecr.io", "cloud_registry": ACR, "cloud_registry_nodes": [AKS]},
     "digitalocean": {"object_storage_kind": "do_spaces", "registry_host": "registry.digitalocean.com", "cloud_registry_nodes": ["bd5f5959-5e1e-4205-a714-a914373942af"]},
 }  # fmt: skip
@@ -193,6 +193,8 @@ PULL: dict[str, dict[str, Any]] = {
     ("eks", {"cloud_registry_nodes": [], "cloud_registry_endpoint": "https://iam.example.com"}, "circleci_cloud_registry_nodes is empty; take it out"),
     ("gke", {"cloud_registry": ""}, "circleci_cloud_registry: found ''; allowed is projects/<project>/locations"),
     ("gke", {"cloud_registry": "projects/p/locations/europe/repositories/circleci"}, "name the repository of that place"),
+    ("gke", {"registry_path": ""}, "circleci_registry_path: found '', and circleci_cloud_registry is projects/p/locations/us-central1/repositories/circleci, whose images"),
+    ("gke", {"registry_path": "p/circleci-other"}, "lie below p/circleci; name one repository in both"),
     ("azure", {"cloud_registry": "examplecircleci"}, "allowed is /subscriptions/<id>"),
     ("azure", {"cloud_registry_endpoint": "https://management.example.com"}, "circleci_cloud_endpoint; take it out"),
     ("digitalocean", {"cloud_registry_nodes": ["example"]}, "allowed are ids of clusters"),

@@ -267,6 +267,18 @@ def test_a_registry_with_a_path() -> None:
     assert at(found, "postgresql.image.registry") == "registry.example.com/circleci-server"
 
 
+@pytest.mark.parametrize(("host", "too_short", "enough", "form"), [
+    ("us-central1-docker.pkg.dev", ("", "example-project"), ("example-project/circleci", "example-project/circleci/server"), "<project>/<repository>"),
+    ("registry.digitalocean.com", ("",), ("example", "example/server"), "<registry>"),
+])  # fmt: skip
+def test_a_registry_that_demands_a_path(host: str, too_short: tuple[str, ...], enough: tuple[str, ...], form: str) -> None:
+    for path in too_short:
+        said = errors(registry={"host": host, "org": path})
+        assert f"circleci_registry_path (registry.org) is {path!r}: {host} keeps all images below a path; allowed is {form}" in said
+    for path in enough:
+        assert at(values("4.10.0", registry={"host": host, "org": path}), "global.container.org") == path
+
+
 def test_another_version_of_postgresql() -> None:
     found = values("4.10.0", postgres={"version": "14"})
     assert at(found, "postgresql.image.repository") == "server-postgres" and at(found, "postgresql.image.tag").startswith("14.")
