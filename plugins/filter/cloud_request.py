@@ -28,6 +28,10 @@ def _registry(site: Mapping[str, Any], *, catalog: Catalog = PLAIN) -> dict[str,
     return cloud_request.registry_options(catalog, site)
 
 
+def _registry_template(site: Mapping[str, Any]) -> dict[str, Any]:
+    return cloud_request.registry_template_options(site)
+
+
 def _records(groups: Mapping[str, Any], hostvars: Mapping[str, Any], inventory_hostname: str, site: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
         inventory = site_inventory(groups, hostvars, inventory_hostname)
@@ -54,5 +58,6 @@ class FilterModule:
         return {
             "cloud_storage_options": with_catalog(_storage),
             "cloud_registry_options": with_catalog(_registry),
+            "cloud_registry_template_options": _registry_template,
             "cloud_dns_records": _records,
         }

@@ -115,6 +115,11 @@ def explained(error: MirrorError, registry: str) -> str:
     text = lines[0] + (f" ({len(lines) - 1} more of that kind.)" if len(lines) > 1 else "")
     if isinstance(error, RegistryError) and error.status in (401, 403):
         return f"{text} Check circleci_registry_username and circleci_registry_password against {registry}."
+    if isinstance(error, RegistryError) and error.status == 404 and ".dkr.ecr." in registry:
+        return (
+            f"{text} ECR takes images only into repositories that are there: make them, or set circleci_cloud_registry_create_on_push and run cloud_prepare "
+            "where the cloud can be reached."
+        )
     if "certificate is not trusted" in text:
         return f"{text} circleci_ca_certificate must hold the PEM of that authority."
     if "status 500" in text or "no space left" in text.lower() or "status 507" in text:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Optional
 
@@ -33,6 +34,9 @@ REGIONS = {"dns": {"cn": "cn-northwest-1", "us-gov": "us-gov-west-1"}, "registry
 """Where such an API of AWS is, beside the public partition."""
 
 
+_ECR = re.compile(r"https://api\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
+
+
 def _aws(service: str, region: str) -> str:
     return f"https://{service}.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
 
@@ -57,7 +61,8 @@ def part_api(part: str, provider: str, region: str, endpoint: str = "", own: str
 def endpoints(provider: str, region: str, endpoint: str = "", token: bool = False, parts: Optional[Mapping[str, str]] = None) -> list[str]:
     """Every address that the verb talks to. With a *token* nothing has to be asked for one.
 
-    *parts* are what the site asks for beside the firewall, each with the URL that it has for it: C(object_storage), C(dns), C(registry).
+    *parts* are what the site asks for beside the firewall, each with the URL that it has for it: C(object_storage), C(dns), C(registry),
+    C(registry_template).
     """
     asked = parts or {}
     api = (endpoint or (_aws("ec2", region) if provider == "aws" else APIS[provider])).rstrip("/")
@@ -65,10 +70,12 @@ def endpoints(provider: str, region: str, endpoint: str = "", token: bool = Fals
     # Containers of Azure are made by the same API as all else there; every other store has an address of its own.
     if asked.get("object_storage") and provider != "azure":
         found.append(asked["object_storage"].rstrip("/"))
+    if asked.get("registry_template"):
+        found.append(asked["registry_template"])
     found += [part_api(part, provider, region, endpoint, asked[part]) for part in OWN if part in asked]
     if provider == "aws":
         # Roles that a profile or a token of the cluster names are taken there.
-        regions = (region, *(part_region(part, region) for part in OWN if part in asked))
+        regions = (region, *(part_region(part, region) for part in OWN if part in asked), *_ECR.findall(asked.get("registry_template") or ""))
         found += [_aws("sts", name) for name in regions if name and not endpoint]
         found.append(METADATA)
     elif provider == "gcp" and not token:

@@ -282,7 +282,7 @@ def platforms_page(catalog: Catalog) -> str:
                     ("Object storage, best first", platform.object_storage),
                     ("Registry trust", platform.registry_trust),
                     ("Right to pull", _roles(platform.registry_access)),
-                    ("Images of its registry lie below", Fact(list(platform.registry_path.value.values()), platform.registry_path.source, platform.registry_path.certainty)),
+                    ("Images of its registry lie below", _forms(platform.registry_path)),
                     ("Firewall", platform.firewall_backends),
                     ("machine-provisioner works", platform.machine_provisioner),
                     ("Nomad autoscaler works", platform.nomad_autoscaler),
@@ -299,6 +299,10 @@ def platforms_page(catalog: Catalog) -> str:
 
 def _roles(fact: Fact[tuple[Mapping[str, Any], ...]]) -> Fact[list[str]]:
     return Fact([str(item["role"]) for item in fact.value], fact.source, fact.certainty)
+
+
+def _forms(fact: Fact[Mapping[str, str]]) -> Fact[list[str]]:
+    return Fact(list(fact.value.values()), fact.source, fact.certainty)
 
 
 def object_storage_page(catalog: Catalog) -> str:

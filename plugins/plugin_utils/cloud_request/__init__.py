@@ -9,9 +9,10 @@ from .model import (
     dns_records,
     problems,
     registry_options,
+    registry_template_options,
     requests,
     storage_options,
     table,
 )
 
-__all__ = ["dns_records", "problems", "registry_options", "requests", "storage_options", "table"]
+__all__ = ["dns_records", "problems", "registry_options", "registry_template_options", "requests", "storage_options", "table"]

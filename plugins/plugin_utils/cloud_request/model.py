@@ -26,6 +26,7 @@ from ...module_utils.cloud_registry_access import azure as pull_of_azure
 from ...module_utils.cloud_registry_access import digitalocean as pull_of_digitalocean
 from ...module_utils.cloud_registry_access import google as pull_of_google
 from ...module_utils.cloud_registry_access import model as pull
+from ...module_utils.cloud_registry_template import HOST, HOST_FORM, VARIABLE, WHOLE_REGISTRY, ecr_api
 from ..catalog import Catalog
 from ..object_storage import SPEAK_GOOGLE, bucket_options, bucket_problems
 from ..site_names import AS_IT_IS, SiteName
@@ -62,7 +63,7 @@ SERVICES = {"aws": "Route 53", "gcp": "Cloud DNS", "azure": "Azure DNS", "digita
 # Who may pull belongs to the nodes of the cluster, which is not ours: the request is told in the words of the cloud's own tool.
 REGISTRIES = {
     "aws": (
-        re.compile(r"\d{12}\.dkr\.ecr\.(?P<place>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?"),
+        HOST,
         "role of the nodes",
         "aws iam attach-role-policy --role-name {node} --policy-arn arn:{partition}:iam::aws:policy/{role}",
     ),
@@ -98,7 +99,7 @@ def problems(catalog: Catalog, site: Mapping[str, Any]) -> list[str]:
     if not provider:
         return []
     found = [*_storage_problems(catalog, provider, site), *_dns_problems(provider, site), *_private_problems(provider, site)]
-    return [*found, *_registry_problems(provider, site)]
+    return [*found, *_registry_problems(provider, site), *_template_problems(provider, site)]
 
 
 def _storage_problems(catalog: Catalog, provider: str, site: Mapping[str, Any]) -> Iterator[str]:
@@ -193,6 +194,15 @@ def _registry_problems(provider: str, site: Mapping[str, Any]) -> Iterator[str]:
         yield f"{pull.REGISTRY}_endpoint: found {endpoint!r}, but the right is given there by the API in circleci_cloud_endpoint; take it out."
 
 
+def _template_problems(provider: str, site: Mapping[str, Any]) -> Iterator[str]:
+    endpoint, host = str(site.get(f"{VARIABLE}_endpoint") or ""), host_of(str(site.get("circleci_registry_host") or ""))
+    if not site.get(VARIABLE):
+        if endpoint:
+            yield f"{VARIABLE}_endpoint: found {endpoint!r}, but {VARIABLE} is false; take it out, or set that to true."
+    elif provider != "aws" or not HOST.fullmatch(host):
+        yield f"{VARIABLE}: true, and circleci_registry_host is {host}; only ECR ({HOST_FORM}) needs it, set it to false."
+
+
 def dns_records(site: Mapping[str, Any], names: Iterable[SiteName]) -> list[dict[str, Any]]:
     """Records as the module cloud_dns takes them. Names that somebody else has are not among them. Empty when none are asked for."""
     if not site.get("circleci_cloud_dns_zone"):
@@ -240,6 +250,15 @@ def registry_options(catalog: Catalog, site: Mapping[str, Any]) -> dict[str, Any
         "nodes": list(site[pull.NODES]),
         "grants": [dict(grant) for grant in catalog.platform(str(site["circleci_platform"])).registry_access.value],
     }
+
+
+def registry_template_options(site: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the module cloud_registry_template. Empty when it is not asked for."""
+    if not site.get(VARIABLE):
+        return {}
+    host = host_of(str(site["circleci_registry_host"]))
+    api = ecr_api(host, str(site.get(f"{VARIABLE}_endpoint") or ""))
+    return {"registry_host": host, "path": str(site.get("circleci_registry_path") or ""), "endpoint": api}
 
 
 def requests(catalog: Catalog, site: Mapping[str, Any], names: Iterable[SiteName] = ()) -> list[tuple[str, ...]]:
@@ -306,6 +325,11 @@ def _registry_requests(catalog: Catalog, provider: str, site: Mapping[str, Any])
     for node in [form.format(name) for name in site.get(pull.NODES) or []] or [open_node]:
         text = command.format(node=node, registry=registry, role=role, partition=partition)
         yield "registry", f"right to pull, for the {who}", match[0], text
+    if provider == "aws":
+        prefix = str(site.get("circleci_registry_path") or "") or WHOLE_REGISTRY
+        yield ("registry", "repository creation template", match[0],
+               f"aws ecr create-repository-creation-template --region {place} --prefix {prefix} --applied-for CREATE_ON_PUSH; or a repository for each "
+               "image before it is pushed")  # fmt: skip
 
 
 def table(rows: Iterable[tuple[str, ...]], form: str) -> str:

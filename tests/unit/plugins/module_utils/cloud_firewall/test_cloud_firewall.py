@@ -128,6 +128,9 @@ def test_endpoints_are_known_without_talking() -> None:
     assert endpoints("aws", "cn-north-1") == ["https://ec2.cn-north-1.amazonaws.com.cn", "https://sts.cn-north-1.amazonaws.com.cn", metadata]
     assert endpoints("digitalocean", "") == ["https://api.digitalocean.com"]
     assert endpoints("aws", "us-west-2", "https://vpce.example.com") == ["https://vpce.example.com", metadata]
+    assert endpoints("aws", "us-west-2", parts={"registry_template": "https://api.ecr.eu-west-1.amazonaws.com"}) == [
+        "https://ec2.us-west-2.amazonaws.com", "https://api.ecr.eu-west-1.amazonaws.com", "https://sts.us-west-2.amazonaws.com",
+        "https://sts.eu-west-1.amazonaws.com", metadata]  # fmt: skip
     assert endpoints("gcp", "", token=True) == ["https://compute.googleapis.com"]
     assert endpoints("gcp", "") == [
         "https://compute.googleapis.com", "https://oauth2.googleapis.com", "http://metadata.google.internal", "http://169.254.169.254",

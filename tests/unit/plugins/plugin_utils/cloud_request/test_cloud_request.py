@@ -11,6 +11,7 @@ from ansible_collections.onprem.circleci_server.plugins.plugin_utils.cloud_reque
     dns_records,
     problems,
     registry_options,
+    registry_template_options,
     requests,
     storage_options,
     table,
@@ -169,8 +170,10 @@ def test_private_ways_are_told() -> None:
 ])  # fmt: skip
 def test_the_right_to_pull_from_a_registry_of_the_cloud_is_told(platform: str, host: str, said: str) -> None:
     plain: dict[str, Any] = {"cloud_object_storage": False, "registry_host": host}
-    ((part, _construct, name, request),) = requests(CATALOG, site(platform, **plain))
-    assert (part, name) == ("registry", host.partition("/")[0]) and said in request
+    (part, construct, name, request), *others = requests(CATALOG, site(platform, **plain))
+    assert (part, name) == ("registry", host.partition("/")[0]) and construct.startswith("right to pull") and said in request
+    # Only ECR has to be told that images may come.
+    assert [row[1] for row in others] == (["repository creation template"] if platform == "eks" else [])
     # A registry elsewhere is nobody's business there.
     assert requests(CATALOG, site(platform, **{**plain, "registry_host": "registry.example.com"})) == []
 
@@ -213,7 +216,7 @@ def test_what_is_wrong_with_the_right_to_pull_is_one_sentence(platform: str, cha
 ])  # fmt: skip
 def test_who_is_to_pull_is_asked_for_and_told_by_the_roles_of_the_catalog(platform: str, said: list[str]) -> None:
     variables = site(platform, **{"cloud_object_storage": False, "cloud_registry": "", **PULL[platform]})
-    rows = requests(CATALOG, variables)
+    rows = [row for row in requests(CATALOG, variables) if row[1].startswith("right to pull")]
     assert len(rows) == len(said) and all(text in row[3] for text, row in zip(said, rows, strict=True)), rows
     options = registry_options(CATALOG, variables)
     assert options["nodes"] == PULL[platform]["cloud_registry_nodes"] and options["registry_host"] == PULL[platform]["registry_host"]
@@ -222,3 +225,29 @@ def test_who_is_to_pull_is_asked_for_and_told_by_the_roles_of_the_catalog(platfo
         "digitalocean": [],
     }[platform]  # fmt: skip
     assert registry_options(CATALOG, {**variables, "circleci_cloud_registry_nodes": []}) == {}
+
+
+def test_a_template_of_ecr_is_asked_for_and_told() -> None:
+    ecr: dict[str, Any] = {"cloud_object_storage": False, "registry_host": "123456789012.dkr.ecr.us-west-2.amazonaws.com"}
+    on_push = {**ecr, "cloud_registry_create_on_push": True}
+    assert registry_template_options(site(**ecr)) == {}
+    assert registry_template_options(site(**on_push, registry_path="circleci-server")) == {
+        "registry_host": ecr["registry_host"], "path": "circleci-server", "endpoint": "https://api.ecr.us-west-2.amazonaws.com"}  # fmt: skip
+    china = {**on_push, "registry_host": "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn"}
+    assert registry_template_options(site(**china))["endpoint"] == "https://api.ecr.cn-north-1.amazonaws.com.cn"
+    private = "https://vpce-0123-api.ecr.us-west-2.vpce.amazonaws.com/"
+    assert registry_template_options(site(**on_push, cloud_registry_create_on_push_endpoint=private))["endpoint"] == private.rstrip("/")
+    assert [row[3] for row in requests(CATALOG, site(**on_push, registry_path="circleci-server")) if row[1] == "repository creation template"] == [
+        "aws ecr create-repository-creation-template --region us-west-2 --prefix circleci-server --applied-for CREATE_ON_PUSH; or a repository for each image before "
+        "it is pushed"]  # fmt: skip
+    assert problems(CATALOG, site(**on_push)) == []
+
+
+@pytest.mark.parametrize("platform, changed, said", [
+    ("eks", {"cloud_registry_create_on_push": True}, "circleci_registry_host is registry.example.com; only ECR (<account>.dkr.ecr.<region>.amazonaws.com) needs it"),
+    ("gke", {"cloud_registry_create_on_push": True, "registry_host": "us-central1-docker.pkg.dev"}, "only ECR"),
+    ("eks", {"cloud_registry_create_on_push_endpoint": "https://ecr.example.com"}, "circleci_cloud_registry_create_on_push is false; take it out"),
+])  # fmt: skip
+def test_a_template_without_ecr_is_refused(platform: str, changed: dict[str, Any], said: str) -> None:
+    found = problems(CATALOG, site(platform, **{"cloud_object_storage": False, **changed}))
+    assert len(found) == 1 and said in found[0] and found[0].endswith("."), found

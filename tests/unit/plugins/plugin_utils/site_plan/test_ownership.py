@@ -115,7 +115,7 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
 WRITE_NOTHING = {
     # They talk to the API of the cloud and leave nothing on the host.
     "onprem.circleci_server.cloud_dns", "onprem.circleci_server.cloud_firewall", "onprem.circleci_server.cloud_private_access",
-    "onprem.circleci_server.cloud_registry_access", "onprem.circleci_server.cloud_storage",
+    "onprem.circleci_server.cloud_registry_access", "onprem.circleci_server.cloud_registry_template", "onprem.circleci_server.cloud_storage",
     # update-ca-certificates, which writes what others own.
     "ansible.builtin.command",
     "ansible.builtin.debug", "ansible.builtin.fail", "ansible.builtin.file", "ansible.builtin.find", "ansible.builtin.import_tasks",
