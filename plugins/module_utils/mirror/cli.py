@@ -160,15 +160,17 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    from .delta import Base
     from .fetch import FetchOptions, fetch
-    from .sign import note_made_here
+    from .made_here import note_made_here
 
     access = _access(arguments)
     _stop_on_signals(access)
-    options = FetchOptions(
-        _lock(arguments), Path(arguments.output), access, arguments.part_size, Base.load(Path(arguments.base)) if arguments.base else None, arguments.dry_run
-    )
+    base = None
+    if arguments.base:
+        from .delta import Base
+
+        base = Base.load(Path(arguments.base))
+    options = FetchOptions(_lock(arguments), Path(arguments.output), access, arguments.part_size, base, arguments.dry_run)
     result = fetch(options, _progress(arguments))
     if not arguments.dry_run:
         note_made_here((Path(arguments.output) / MANIFEST_NAME).read_bytes())

@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 from urllib.parse import urlsplit
 
 from .access import Access
@@ -49,7 +49,6 @@ from .bundle import (
     pwrite_all,
     write_closing,
 )
-from .delta import Base
 from .errors import (
     Broken,
     BundleError,
@@ -68,6 +67,9 @@ from .pyz import build_pyz
 from .registry import RegistryClient
 from .together import Change, map_together, raise_together
 from .transport import BUFFER, Response, shown_url, sleep_or_stop
+
+if TYPE_CHECKING:
+    from .delta import Base
 
 WORK = ".incomplete"
 PLAN_FORMAT = "onprem.circleci_server/fetch/1"

@@ -25,7 +25,7 @@ from typing import Optional
 from . import ed25519
 from .bundle import MANIFEST_NAME, SIGNATURE_SUFFIXES, Bundle, read_trailer, write_closing
 from .errors import MirrorError, TrustError, UsageError
-from .oci import digest_of
+from .made_here import was_made_here
 
 SSH_NAMESPACE = "onprem-circleci-bundle"
 SSH_IDENTITY = "bundle"
@@ -147,27 +147,6 @@ def check_trust(raw: bytes, signatures: Mapping[str, bytes], trust: Trust) -> st
     raise TrustError(f"The bundle {state}. Give the public key of whoever made it, or allow unsigned bundles explicitly. Nothing was loaded.")
 
 
-# --- bundles made on this machine -----------------------------------------------------------------------------------
-
-
-def _made_folder() -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return Path(base) / "onprem-circleci-mirror" / "made"
-
-
-def note_made_here(raw: bytes) -> None:
-    """Remember that this user made this bundle on this machine."""
-    with contextlib.suppress(OSError):
-        folder = _made_folder()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (folder / digest_of(raw)[7:]).touch(mode=0o600)
-
-
-def was_made_here(raw: bytes) -> bool:
-    """Whether this user made this bundle on this machine."""
-    return (_made_folder() / digest_of(raw)[7:]).is_file()
-
-
 # --- signing --------------------------------------------------------------------------------------------------------
 
 
@@ -232,4 +211,4 @@ def attach_signatures(directory: Path) -> None:
                 os.close(fd)
 
 
-__all__ = ["Trust", "attach_signatures", "check_trust", "note_made_here", "sign_bundle", "was_made_here"]
+__all__ = ["Trust", "attach_signatures", "check_trust", "sign_bundle"]

@@ -35,7 +35,7 @@ def test_all_modules_are_in_it_and_named_for_ansiballz() -> None:
 @pytest.mark.parametrize(
     ("arguments", "without"),
     [
-        (["fetch", "--refs", "empty", "--output", "bundle"], {"load", "verify", "view", "seed", "prune"}),
+        (["fetch", "--refs", "empty", "--output", "bundle"], {"delta", "load", "sign", "verify", "view", "seed", "prune"}),
         (["load", "nothing", "--registry", "127.0.0.1:1"], {"fetch", "verify", "view", "seed", "prune"}),
         (["list", "nothing"], {"fetch", "load", "sign", "verify", "view", "seed", "prune"}),
     ],
