@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 from .access import Access
 from .bundle import MANIFEST_NAME, Bundle
 from .errors import EXIT_AGAIN, MirrorError, UsageError
-from .limits import parse_bytes
+from .limits import PARALLEL, parse_bytes
 from .progress import Progress, human_bytes, human_line, replace_json
 
 # A zipapp is compiled each time it runs, so each command imports only what it needs.
@@ -388,7 +388,9 @@ def _transport(parser: argparse.ArgumentParser) -> None:
         "--docker-config", metavar="FILE", help="docker config.json with credentials or credential helpers (default: where docker and podman keep it)"
     )
     group.add_argument("--limit-rate", metavar="RATE", type=_size, help="at most so many bytes per second in all, for example 20M")
-    group.add_argument("--parallel", metavar="N", type=int, default=4, help="requests at once per registry to start with; adapts itself (default 4)")
+    group.add_argument(
+        "--parallel", metavar="N", type=int, default=PARALLEL, help=f"requests at once per registry to start with; adapts itself (default here {PARALLEL})"
+    )
 
 
 def _trusting(parser: argparse.ArgumentParser) -> None:

@@ -598,11 +598,13 @@ class _Fetcher:
                     condition.wait(0.2)
 
         def lane() -> None:
-            buffer = memoryview(bytearray(PIECE))
+            buffer = memoryview(b"")
             while True:
                 job = take()
                 if job is None:
                     return
+                # Most lanes never get anything to do.
+                buffer = buffer or memoryview(bytearray(PIECE))
                 key, digest, small = job
                 try:
                     self._get(digest, buffer, halt)

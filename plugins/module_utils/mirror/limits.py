@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Callable
 
 from .errors import UsageError
 
+PARALLEL = min(4, 1 + (os.cpu_count() or 1))
+"""Requests at once to start with. More than one beside those that keep the processors busy wait for each other here, and cost more than they bring."""
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 
 
@@ -61,7 +64,7 @@ class Adaptive:
     The limit rises while that makes things faster, and halves when the registry asks for less (429, 503) or breaks connections.
     """
 
-    def __init__(self, start: int = 4, ceiling: int = 16, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, start: int = PARALLEL, ceiling: int = 16, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = min(start, ceiling)
         self.ceiling = ceiling
         self._clock = clock

@@ -21,7 +21,7 @@ from typing import Callable, Optional, Union
 from urllib.parse import quote, urlencode, urlsplit
 
 from .errors import Broken, DigestMismatch, MirrorError, NetworkError, RegistryError
-from .limits import Adaptive
+from .limits import PARALLEL, Adaptive
 from .oci import ACCEPT, DOCKER_HUB, MANIFEST_LIMIT, Manifest, check_repository, digest_of, is_digest
 from .transport import (
     BUFFER,
@@ -200,7 +200,7 @@ class RegistryClient:
         credential: Optional[Credential] = None,
         http: Optional[HttpClient] = None,
         patience: Optional[Patience] = None,
-        parallel: int = 4,
+        parallel: int = PARALLEL,
         parallel_most: int = 16,
     ) -> None:
         self.host = host

@@ -31,7 +31,7 @@ BUFFER = 1 << 18
 HEADER_LIMIT = 1 << 16
 _RECORD = 5 + (1 << 14) + 256  # a record of TLS at its longest
 _PLAINTEXT = 1 << 15  # encrypted and sent at once; what is larger is memory that the kernel has to give for each piece
-_CIPHERTEXT = 1 << 17  # read at once; larger brings little and is held twice by each of up to 32 lanes
+_CIPHERTEXT = 1 << 18  # read at once; larger brings little and is held twice by each of up to 32 lanes
 SLOWEST = 1024  # bytes per second below which a transfer counts as stalled
 _KERNEL_TIMEOUTS = sys.platform.startswith("linux")
 
