@@ -17,7 +17,7 @@ from typing import Any, Optional
 from urllib.parse import urlsplit
 
 from .errors import UsageError
-from .limits import PARALLEL, TokenBucket
+from .limits import TokenBucket
 from .oci import DOCKER_HUB
 from .registry import Credential, RegistryClient
 from .transport import HttpClient, HttpOptions, Patience
@@ -121,7 +121,7 @@ class Access:
     insecure_skip_verify: bool = False
     limit_rate: Optional[int] = None
     proxies_from_environment: bool = True
-    parallel: int = PARALLEL
+    parallel: Optional[int] = None
     parallel_most: int = 16
     stall_timeout: float = 30.0
     patience: Patience = field(default_factory=Patience)

@@ -114,8 +114,8 @@ def _access(arguments: argparse.Namespace) -> Access:
         plain_http_hosts=tuple(arguments.plain_http_host or ()),
         insecure_skip_verify=arguments.insecure_skip_verify,
         limit_rate=arguments.limit_rate,
-        parallel=min(arguments.parallel, 64),
-        parallel_most=max(arguments.parallel, 16),
+        parallel=min(arguments.parallel, 64) if arguments.parallel else None,
+        parallel_most=max(arguments.parallel or 0, 16),
     )
     arguments.access = access
     return access
@@ -389,7 +389,10 @@ def _transport(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--limit-rate", metavar="RATE", type=_size, help="at most so many bytes per second in all, for example 20M")
     group.add_argument(
-        "--parallel", metavar="N", type=int, default=PARALLEL, help=f"requests at once per registry to start with; adapts itself (default here {PARALLEL})"
+        "--parallel",
+        metavar="N",
+        type=int,
+        help=f"requests at once per registry to start with; adapts itself (default: {PARALLEL}, over TLS no more than processors and one)",
     )
 
 

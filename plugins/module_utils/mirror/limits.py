@@ -12,8 +12,8 @@ from typing import Callable
 
 from .errors import UsageError
 
-PARALLEL = min(4, 1 + (os.cpu_count() or 1))
-"""Requests at once to start with. More than one beside those that keep the processors busy wait for each other here, and cost more than they bring."""
+PARALLEL = 6
+"""Requests at once that a registry gets to start with."""
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 
 
@@ -56,6 +56,11 @@ class TokenBucket:
             wait = self._free_at - now
         if wait > 0:
             self._sleep(wait)
+
+
+def parallel_start(tls: bool) -> int:
+    """With TLS no more than keep the processors busy, and one: more of them wait for each other here, and cost more than they bring."""
+    return min(PARALLEL, 1 + (os.cpu_count() or 1)) if tls else PARALLEL
 
 
 class Adaptive:

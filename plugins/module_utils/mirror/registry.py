@@ -21,7 +21,7 @@ from typing import Callable, Optional, Union
 from urllib.parse import quote, urlencode, urlsplit
 
 from .errors import Broken, DigestMismatch, MirrorError, NetworkError, RegistryError
-from .limits import PARALLEL, Adaptive
+from .limits import Adaptive, parallel_start
 from .oci import ACCEPT, DOCKER_HUB, MANIFEST_LIMIT, Manifest, check_repository, digest_of, is_digest
 from .transport import (
     BUFFER,
@@ -200,7 +200,7 @@ class RegistryClient:
         credential: Optional[Credential] = None,
         http: Optional[HttpClient] = None,
         patience: Optional[Patience] = None,
-        parallel: int = PARALLEL,
+        parallel: Optional[int] = None,
         parallel_most: int = 16,
     ) -> None:
         self.host = host
@@ -216,7 +216,7 @@ class RegistryClient:
         if credential is None and username:
             credential = Credential(username, password or "")
         self._auth = Authenticator(self.http, credential, self.base, self.patience)
-        self.adaptive = Adaptive(parallel, parallel_most)
+        self.adaptive = Adaptive(parallel or parallel_start(not plain_http), parallel_most)
         self.push = False  # ask for push in each token: one token per repository instead of two
         self.retries = 0
 

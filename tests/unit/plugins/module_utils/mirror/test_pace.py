@@ -8,7 +8,13 @@ from email.utils import formatdate
 import pytest
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror import transport
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.errors import Broken
-from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.limits import Adaptive, TokenBucket
+from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.limits import (
+    PARALLEL,
+    Adaptive,
+    TokenBucket,
+    parallel_start,
+)
+from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.registry import RegistryClient
 from ansible_collections.onprem.circleci_server.plugins.module_utils.mirror.transport import (
     BUFFER,
     Connection,
@@ -150,3 +156,12 @@ def test_what_came_before_a_line_broke_is_kept() -> None:
         assert connection.receive_into(memoryview(bytearray(BUFFER))) == 3 << 14
         with pytest.raises(Broken):
             connection.receive_into(memoryview(bytearray(BUFFER)))
+
+
+def test_over_tls_no_more_requests_start_at_once_than_the_processors_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    for processors, over_tls in ((1, 2), (2, 3), (64, PARALLEL), (None, 2)):
+        monkeypatch.setattr("os.cpu_count", lambda found=processors: found)
+        assert (parallel_start(True), parallel_start(False)) == (over_tls, PARALLEL)
+        assert RegistryClient("registry.example.com").adaptive.limit == over_tls
+        assert RegistryClient("registry.example.com", plain_http=True).adaptive.limit == PARALLEL
+        assert RegistryClient("registry.example.com", parallel=9).adaptive.limit == 9
