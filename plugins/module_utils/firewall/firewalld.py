@@ -28,11 +28,12 @@ FOREIGN_ZONES = ("docker", "docker-forwarding", "libvirt", "libvirt-routed", "po
 
 # firewall-cmd starts Python for each question and asks firewalld three times for each rule that it adds, and firewalld then writes the whole zone anew.
 # The library below firewall-cmd, which is where firewall-cmd is, sees in one start whether firewalld runs and all that it has, and hands it the rules
-# of a zone at once.
+# of a zone at once. A zone without a file below /etc is as the distribution made it, without rules of ours, and takes longest to tell.
 CLIENT = """
-import json, sys
+import json, os, sys
 try:
     from firewall.client import FirewallClient
+    from firewall.config import ETC_FIREWALLD_ZONES
     client = FirewallClient()
     state = str(client.get_property("state")) if client.connected else "not running"
 except Exception as error:
@@ -46,7 +47,8 @@ try:
     def write(zone, when, found):
         client.setZoneSettings(zone, found) if when == "now" else config.getZoneByName(zone).update(found)
     if sys.argv[1] == "look":
-        names = {"now": client.getZones(), "always": config.getZoneNames()}
+        changed = [zone for zone in config.getZoneNames() if os.path.exists(os.path.join(ETC_FIREWALLD_ZONES, zone + ".xml"))]
+        names = {"now": client.getZones(), "always": changed}
         rules = {when: {zone: settings(zone, when).getRichRules() for zone in zones} for when, zones in names.items()}
         json.dump({"default": client.getDefaultZone(), "active": list(client.getActiveZones()), "rules": rules}, sys.stdout)
     else:
