@@ -53,7 +53,7 @@ def map_together(items: Sequence[_T], work: Callable[[_T], _R]) -> list[_R]:
                 # Raised below, in the thread that asked.
                 problems[number] = error
 
-    lanes = [threading.Thread(target=lane, daemon=True) for _ in range(min(_THREADS, len(items)))]
+    lanes = [threading.Thread(target=lane, daemon=True) for _number in range(min(_THREADS, len(items)))]
     for thread in lanes:
         thread.start()
     for thread in lanes:
