@@ -172,9 +172,11 @@ def test_what_a_site_asks_of_its_cloud_is_told_to_those_who_own_it(world: World)
     assert [(row["part"], row["name"]) for row in rows] == [
         ("object storage", "example-circleci-data"), ("object storage", "example-circleci-agents"), ("names", "ci.eks.example.com"),
         ("names", "app.ci.eks.example.com"), ("private access", "com.amazonaws.us-west-2.s3"), ("registry", "123456789012.dkr.ecr.us-west-2.amazonaws.com"),
+        ("registry", "123456789012.dkr.ecr.us-west-2.amazonaws.com"),
     ]  # fmt: skip
     assert "public access blocked" in rows[0]["request"] and rows[2]["request"] == "A 192.0.2.100"
-    assert rows[-1]["request"].startswith("aws iam attach-role-policy --role-name example-nodes --policy-arn arn:aws:iam::aws:policy/")
+    assert rows[-2]["request"].startswith("aws iam attach-role-policy --role-name example-nodes --policy-arn arn:aws:iam::aws:policy/")
+    assert rows[-1]["request"].startswith("aws ecr create-repository-creation-template --region us-west-2 --prefix ROOT --applied-for CREATE_ON_PUSH")
     assert (world.plans / "site" / "cloud-requests.md").read_text(encoding="utf-8").count("\n") == len(rows) + 2
     assert world.run("plan", "eks", local=host, extra=asked).changed == {}
     wrong = world.run("plan", "eks", local=host, extra={**asked, "circleci_cloud_dns_zone": "eks.example.com"})
