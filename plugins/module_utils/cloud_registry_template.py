@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from .cloud import CloudError
+from .cloud import CloudError, aws_api
 from .cloud.aws import AwsSession
 
 VARIABLE = "circleci_cloud_registry_create_on_push"
@@ -29,7 +29,7 @@ def _parts(host: str) -> re.Match[str]:
 
 def ecr_api(host: str, own: str = "") -> str:
     """Where templates of a registry are set: *own*, if the site has another address for it, else that of its region."""
-    return own.rstrip("/") or f"https://api.ecr.{_parts(host)['place']}.amazonaws.com{'.cn' if host.endswith('.cn') else ''}"
+    return own.rstrip("/") or aws_api("api.ecr", _parts(host)["place"])
 
 
 class CreationTemplate:

@@ -8,7 +8,7 @@ What is wanted of a cloud is the business of the packages beside: its firewall, 
 
 from __future__ import annotations
 
-from .addresses import APIS, AZURE_LOGINS, METADATA, endpoints, part_api, part_region
+from .addresses import APIS, AZURE_LOGINS, METADATA, aws_api, endpoints, part_api, part_region
 from .errors import MARK, PROVIDERS, TAG, CloudError
 
-__all__ = ["APIS", "AZURE_LOGINS", "MARK", "METADATA", "PROVIDERS", "TAG", "CloudError", "endpoints", "part_api", "part_region"]
+__all__ = ["APIS", "AZURE_LOGINS", "MARK", "METADATA", "PROVIDERS", "TAG", "CloudError", "aws_api", "endpoints", "part_api", "part_region"]

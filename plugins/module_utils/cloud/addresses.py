@@ -34,10 +34,11 @@ REGIONS = {"dns": {"cn": "cn-northwest-1", "us-gov": "us-gov-west-1"}, "registry
 """Where such an API of AWS is, beside the public partition."""
 
 
-_ECR = re.compile(r"https://api\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
+_ECR = re.compile(r"https://api\.ecr\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
 
 
-def _aws(service: str, region: str) -> str:
+def aws_api(service: str, region: str) -> str:
+    """The public address of a service of AWS in a region."""
     return f"https://{service}.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
 
 
@@ -65,7 +66,7 @@ def endpoints(provider: str, region: str, endpoint: str = "", token: bool = Fals
     C(registry_template).
     """
     asked = parts or {}
-    api = (endpoint or (_aws("ec2", region) if provider == "aws" else APIS[provider])).rstrip("/")
+    api = (endpoint or (aws_api("ec2", region) if provider == "aws" else APIS[provider])).rstrip("/")
     found = [api]
     # Containers of Azure are made by the same API as all else there; every other store has an address of its own.
     if asked.get("object_storage") and provider != "azure":
@@ -76,7 +77,7 @@ def endpoints(provider: str, region: str, endpoint: str = "", token: bool = Fals
     if provider == "aws":
         # Roles that a profile or a token of the cluster names are taken there.
         regions = (region, *(part_region(part, region) for part in OWN if part in asked), *_ECR.findall(asked.get("registry_template") or ""))
-        found += [_aws("sts", name) for name in regions if name and not endpoint]
+        found += [aws_api("sts", name) for name in regions if name and not endpoint]
         found.append(METADATA)
     elif provider == "gcp" and not token:
         found += GOOGLE_TOKENS
