@@ -146,7 +146,7 @@ def registry(draft: Draft) -> None:
         if "://" in facts.host or "/" in facts.host:
             draft.errors.append(f"registry.host is {facts.host!r}: allowed is host[:port] without scheme and path.")
         for pattern, form in draft.registry_paths.items():
-            if re.fullmatch(pattern, facts.host) and len([part for part in facts.org.split("/") if part]) < form.count("/") + 1:
+            if re.fullmatch(pattern, facts.host.partition(":")[0]) and len([part for part in facts.org.split("/") if part]) < form.count("/") + 1:
                 draft.errors.append(f"registry.org is {facts.org!r}: {facts.host} keeps all images below a path; allowed is {form}, and more below it.")
         draft.put("global.container.registry", facts.host, "registry.own_images", AIR_GAP)
         draft.put(

@@ -270,6 +270,7 @@ def test_a_registry_with_a_path() -> None:
 @pytest.mark.parametrize(("host", "too_short", "enough", "form"), [
     ("us-central1-docker.pkg.dev", ("", "example-project"), ("example-project/circleci", "example-project/circleci/server"), "<project>/<repository>"),
     ("registry.digitalocean.com", ("",), ("example", "example/server"), "<registry>"),
+    ("registry.digitalocean.com:443", ("",), ("example",), "<registry>"),
 ])  # fmt: skip
 def test_a_registry_that_demands_a_path(host: str, too_short: tuple[str, ...], enough: tuple[str, ...], form: str) -> None:
     for path in too_short:
